@@ -1,0 +1,343 @@
+"""The card: everything about a detector that is not a weight, as data.
+
+A detector on disk is a folder with `card.json` and the files that the card lists with their
+digests (`model.safetensors` for training, `model.onnx` for prediction). From the card alone the
+network is rebuilt: its name, its input, and every structural edit that pruning or factorization
+made, replayed in order. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from lydite.errors import CardError, ConfigError
+from lydite.files import digest, read_bytes, sha256_file
+
+CARD_NAME = "card.json"
+CARD_VERSION = 1
+WEIGHTS_NAME = "model.safetensors"
+ONNX_NAME = "model.onnx"
+MAX_CARD_BYTES = 10 * 1024 * 1024
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Frozen(BaseModel):
+    """Base of all configuration: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Preprocess(Frozen):
+    """How an image becomes the network's input, once for training, export and every runtime.
+
+    The upright RGB image is cut into square tiles of `size` pixels, never resized: `tiles` per
+    side at most, evenly spaced from edge to edge. An image with a side under `size` is mirrored
+    outwards up to `size`; one with a side under `min_side` is refused. With `fit="resize"` the
+    whole image is scaled to one square instead (what the paper does).
+
+    Attributes:
+        size: side of the network's input in pixels.
+        fit: "tiles" (crops at the image's own scale) or "resize" (one scaled copy).
+        tiles: largest number of tiles per side; an image yields 1 to `tiles` squared tiles.
+        min_side: an image with a shorter side than this is refused.
+        mean: per-channel mean on the 0..1 scale, subtracted.
+        std: per-channel standard deviation on the 0..1 scale, divided by.
+    """
+
+    size: Annotated[int, Field(ge=32, le=1024)] = 64
+    fit: Literal["tiles", "resize"] = "tiles"
+    tiles: Annotated[int, Field(ge=1, le=8)] = 3
+    min_side: Annotated[int, Field(ge=1)] = 32
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(value) <= 0:
+            raise ValueError("every std must be above 0")
+        return value
+
+
+class Architecture(Frozen):
+    """Which network, before any edit.
+
+    Attributes:
+        network: a name of `lydite.models.NETWORKS`, or `timm/<name>`.
+        input_size: side of the square input in pixels.
+        config: further arguments of the network's builder.
+    """
+
+    network: str
+    input_size: Annotated[int, Field(ge=32, le=1024)] = 64
+    config: dict[str, Any] = {}
+
+
+class KeepChannels(Frozen):
+    """A structural edit: of a channel group keep these channels, in this order."""
+
+    op: Literal["keep_channels"] = "keep_channels"
+    group: str
+    keep: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+
+    @field_validator("keep")
+    @classmethod
+    def _ascending(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(b <= a for a, b in zip(value, value[1:], strict=False)):
+            raise ValueError("channels to keep must be ascending and different")
+        return value
+
+
+class MaskWeights(Frozen):
+    """A note that these weights hold zeros which further training must keep (no size changes)."""
+
+    op: Literal["mask_weights"] = "mask_weights"
+    parameters: tuple[str, ...]
+
+
+Edit = Annotated[KeepChannels | MaskWeights, Field(discriminator="op")]
+
+
+class Quantization(Frozen):
+    """Integer arithmetic of the exported file.
+
+    Attributes:
+        scheme: "linear-int8" (the paper's: weights of linear layers in int8, activations quantized
+            on the fly) or "static-int8" (all convolutions and linear layers, QDQ, uint8
+            activations and int8 weights).
+        ranges: for "static-int8", the calibrated (low, high) of each tensor of the exported float
+            graph, by the tensor's name.
+        calibration: digest of the images that the ranges were measured on.
+        n: how many images.
+    """
+
+    scheme: Literal["linear-int8", "static-int8"]
+    ranges: dict[str, tuple[float, float]] = {}
+    calibration: Sha256 | None = None
+    n: int = 0
+
+
+class ScoreMeaning(Frozen):
+    """What the score means and where the verdict turns.
+
+    The network's score of an image is z, the mean over tiles of logit(fake) - logit(real). The
+    probability is p = 1 / (1 + exp(-(z - threshold) / temperature)); p above `band[1]` reads
+    "fake", below `band[0]` "real", anything between "unsure". `p > 0.5` is the forced decision.
+
+    Attributes:
+        threshold: z at which p is one half, chosen on the validation split.
+        temperature: spread of z, fitted on the validation split.
+        band: (low, high) probabilities of the "unsure" band.
+        fitted_on: digest of the validation selection; None while nothing was fitted.
+        n: how many validation images.
+        rule: how threshold and band were chosen, in words.
+    """
+
+    threshold: float = 0.0
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    band: tuple[Fraction, Fraction] = (0.5, 0.5)
+    fitted_on: Sha256 | None = None
+    n: int = 0
+    rule: str = "not fitted"
+
+    @model_validator(mode="after")
+    def _band_around_half(self) -> ScoreMeaning:
+        low, high = self.band
+        if not low <= 0.5 <= high:
+            raise ValueError(f"the unsure band must hold 0.5; got {self.band}")
+        return self
+
+
+class Figure(Frozen):
+    """One measured number, with everything needed to believe it.
+
+    Attributes:
+        metric: "accuracy", "auc", "latency_ms", ...
+        value: the number; None where it is not defined (for instance the AUC of one class).
+        low: lower end of the 95 % interval, if there is one.
+        high: upper end.
+        n: how many images (or repetitions) it rests on.
+        slice: what it was measured on, such as {"domain": "stargan", "split": "test"}.
+    """
+
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    slice: dict[str, str] = {}
+
+
+class FileEntry(Frozen):
+    """A file beside the card."""
+
+    sha256: Sha256
+    size_bytes: Annotated[int, Field(ge=0)]
+
+
+class Card(Frozen):
+    """A detector, less its weights.
+
+    Attributes:
+        format: always "lydite-detector".
+        version: of this format; a newer one is refused.
+        name: for people.
+        architecture: the network before any edit.
+        edits: structural edits, replayed in order when the network is rebuilt.
+        preprocess: how an image becomes input.
+        score: what the number means.
+        quantization: integer arithmetic of the exported file, if any.
+        key: digest of the recipe so far and of its data; what the cache goes by.
+        parent: key of the detector this one was made from.
+        steps: the steps that made it, first to last, as they stand in a recipe.
+        data: digests of the selections it saw, by role ("train", "val", ...).
+        sources: what the data were and under which licences, in words.
+        seed: of the recipe.
+        versions: of lydite and the libraries that made it.
+        training: what the last step reports of itself (steps run, loss, seconds).
+        measured: numbers measured on this very detector.
+        limits: what it cannot do, in plain words.
+        files: the files beside the card.
+    """
+
+    format: Literal["lydite-detector"] = "lydite-detector"
+    version: Annotated[int, Field(ge=1)] = CARD_VERSION
+    name: Annotated[str, Field(min_length=1, max_length=120)]
+    architecture: Architecture
+    edits: tuple[Edit, ...] = ()
+    preprocess: Preprocess = Preprocess()
+    score: ScoreMeaning = ScoreMeaning()
+    quantization: Quantization | None = None
+    key: Sha256
+    parent: Sha256 | None = None
+    steps: tuple[dict[str, Any], ...] = ()
+    data: dict[str, Sha256] = {}
+    sources: tuple[str, ...] = ()
+    seed: int = 0
+    versions: dict[str, str] = {}
+    training: dict[str, float | int | str | None] = {}
+    measured: tuple[Figure, ...] = ()
+    limits: tuple[str, ...] = ()
+    files: dict[str, FileEntry] = {}
+
+    @field_validator("files")
+    @classmethod
+    def _plain_names(cls, value: dict[str, FileEntry]) -> dict[str, FileEntry]:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or ".." in name:
+                raise ValueError(f"file name {name!r} must be a plain name without folders")
+        return value
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Card:
+        if self.architecture.input_size != self.preprocess.size:
+            raise ValueError(
+                f"the network takes {self.architecture.input_size} px "
+                f"but preprocessing gives {self.preprocess.size} px"
+            )
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the card as JSON values, in the order of the fields."""
+        return self.model_dump(mode="json")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the card, and through its file digests over the weights."""
+        return digest(self.to_json())
+
+
+def parse_card(value: Any, where: str) -> Card:
+    """Return the card in a JSON value.
+
+    Args:
+        value: what `json.loads` gave.
+        where: the file's name, for the message.
+
+    Raises:
+        CardError: wrong format, newer version, unknown key, or a value that is not allowed.
+    """
+    if not isinstance(value, dict) or value.get("format") != "lydite-detector":
+        raise CardError(f"{where} is not the card of a lydite detector.")
+    version = value.get("version")
+    if isinstance(version, int) and version > CARD_VERSION:
+        raise CardError(
+            f"{where} has format version {version}; this lydite reads up to {CARD_VERSION}. "
+            "Upgrade lydite to use it."
+        )
+    try:
+        return Card.model_validate_json(_as_json_text(value))
+    except ValidationError as error:
+        raise CardError(f"{where} is not a valid card: {validation_sentence(error)}") from error
+
+
+def load_card(folder: Path, *, verify: bool = True) -> Card:
+    """Read and check `folder/card.json` and, with `verify`, the digest of every file it lists.
+
+    Raises:
+        CardError: no card, a damaged card, or a file that is missing or not the one described.
+        FileError: unreadable.
+    """
+    import json
+
+    path = folder / CARD_NAME
+    if not path.is_file():
+        raise CardError(f"{folder} is not a detector: it has no {CARD_NAME}.")
+    try:
+        value = json.loads(read_bytes(path, MAX_CARD_BYTES))
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise CardError(f"{path} is not valid JSON: {error}.") from error
+    card = parse_card(value, str(path))
+    if verify:
+        for name, entry in card.files.items():
+            file = folder / name
+            if file.is_symlink() or not file.is_file():
+                raise CardError(f"{folder} lacks the file {name} that its card lists.")
+            if file.stat().st_size != entry.size_bytes or sha256_file(file) != entry.sha256:
+                raise CardError(
+                    f"{file} is not the file its card describes (size or SHA-256 differ). "
+                    "It is damaged or was exchanged; get the detector anew."
+                )
+    return card
+
+
+def file_entry(data: bytes) -> FileEntry:
+    """Return the card's entry for a file with this content."""
+    from lydite.files import sha256_bytes
+
+    return FileEntry(sha256=sha256_bytes(data), size_bytes=len(data))
+
+
+def validation_sentence(error: ValidationError) -> str:
+    """Return pydantic's findings as one sentence each: where, what, and the value."""
+    parts = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(p) for p in item["loc"]) or "value"
+        got = repr(item.get("input"))
+        got = got if len(got) <= 80 else got[:77] + "..."
+        parts.append(f"`{where}`: {item['msg']}. Got {got}.")
+    return " ".join(parts)
+
+
+def validate(model: type[BaseModel], value: Any, what: str) -> Any:
+    """Return `value` as an instance of `model`, or raise our own error.
+
+    Raises:
+        ConfigError: the value does not fit; the message says where and why.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise ConfigError(f"{what} is not valid. {validation_sentence(error)}") from error
+
+
+def _as_json_text(value: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(value)

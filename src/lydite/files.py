@@ -1,0 +1,180 @@
+"""Files that are either whole or not there: atomic writes, digests, folder locks.
+
+Every file that Lydite writes passes through here: written to a temporary name in the same folder,
+flushed to disk, then moved over the old one in one step, so that a kill or a full disk leaves the
+old file standing and no half file is ever visible under a real name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lydite.errors import BusyError, FileError
+
+MAX_JSON_BYTES = 10 * 1024 * 1024
+TEMPORARY_PREFIX = ".lydite-"
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return the one JSON spelling of `value` that digests are taken of (sorted, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode("utf-8")
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of `value`, as 64 hex digits."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return the SHA-256 of `data`, as 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content, as 64 hex digits.
+
+    Raises:
+        FileError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise FileError(f"Cannot read {path}: {error.strerror or error}.") from error
+
+
+def read_bytes(path: Path, max_bytes: int) -> bytes:
+    """Return a file's content, refusing files over `max_bytes`.
+
+    Raises:
+        FileError: the file is missing, unreadable or too large.
+    """
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(max_bytes + 1)
+    except OSError as error:
+        raise FileError(f"Cannot read {path}: {error.strerror or error}.") from error
+    if len(data) > max_bytes:
+        raise FileError(f"{path} is larger than the {max_bytes:,} bytes allowed here.")
+    return data
+
+
+def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """Return the value in a JSON file.
+
+    Raises:
+        FileError: the file is missing, too large, or not JSON.
+    """
+    try:
+        return json.loads(read_bytes(path, max_bytes))
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise FileError(f"{path} is not valid JSON: {error}.") from error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically, creating the folders above it.
+
+    Raises:
+        FileError: no permission, no space, not a folder: the old file still stands.
+    """
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as readable JSON (indented, key order kept), atomically."""
+    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+    write_bytes(path, (text + "\n").encode("utf-8"))
+
+
+@contextlib.contextmanager
+def publish_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling folder that becomes `path` when the block ends without an error.
+
+    An older folder at `path` is replaced only then. After an error nothing has changed.
+
+    Raises:
+        FileError: the folder cannot be written; the message names `path`.
+    """
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+    except OSError as error:
+        raise FileError(f"Cannot write {path}: {error.strerror or error}.") from error
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
+        if path.exists():
+            old = temporary.with_name(temporary.name + "-old")
+            path.replace(old)
+            temporary.replace(path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise FileError(f"Cannot write {path}: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold the one right to write in `folder` for the length of the block.
+
+    The lock is the operating system's, so that a killed process leaves none behind.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise BusyError(
+            f"Another lydite process is working in {folder}. Wait for it, or choose another folder."
+        ) from None
+    except OSError as error:
+        raise FileError(f"Cannot write in {folder}: {error.strerror or error}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename survives a power cut (POSIX only)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

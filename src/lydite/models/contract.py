@@ -1,0 +1,88 @@
+"""What every network here is: logits, features, and a list of the channel groups that may shrink.
+
+Compression touches networks through this contract and `models.surgery` alone. A `ChannelGroup`
+says which slices of which tensors belong to one set of channels, so that removing channel 7 of a
+convolution also removes its batch-norm row and the inputs that read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Member:
+    """One dimension of one tensor that runs along a group's channels.
+
+    Attributes:
+        tensor: name in the network's state dict, such as "features.0.weight".
+        dim: which dimension.
+        repeat: how many consecutive entries belong to one channel (49 where a 7x7 map was
+            flattened into a linear layer).
+        offset: where the group's entries begin along `dim` (for concatenations).
+    """
+
+    tensor: str
+    dim: int
+    repeat: int = 1
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that can only be kept or removed together.
+
+    Attributes:
+        name: stable; what the card's edits refer to.
+        size: number of channels now.
+        members: every tensor dimension that runs along them.
+        scored: names of the weights whose dimension 0 produces the channels (what magnitude
+            scores are computed from).
+    """
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+    scored: tuple[str, ...]
+
+
+class Network(nn.Module):
+    """Base of all networks.
+
+    `forward` takes (N, 3, S, S) normalized input and returns (N, 2) logits, real then fake.
+    """
+
+    #: plain-word origin, for reports
+    family: str = "network"
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the last feature map, (N, C, h, w)."""
+        raise NotImplementedError
+
+    def head(self, features: Tensor) -> Tensor:
+        """Return (N, 2) logits from the last feature map."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, 2) logits for (N, 3, S, S) input."""
+        return self.head(self.features(x))
+
+    def groups(self) -> list[ChannelGroup]:
+        """Return the channel groups, input side first. Empty: this network cannot be pruned."""
+        return []
+
+    def stages(self) -> list[str]:
+        """Return names of the submodules an adapter may follow, input side first."""
+        return []
+
+
+@dataclass(frozen=True)
+class NetworkInfo:
+    """What a network's builder promises, for `lydite models` and reports."""
+
+    name: str
+    summary: str
+    config: dict[str, Any]

@@ -1,0 +1,138 @@
+"""Results: one append-only JSON file for each detector that a study measured.
+
+Tables, plots and the report are made from these files and compute nothing themselves.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from lydite.card import Figure, Frozen, Sha256, validation_sentence
+from lydite.errors import DataError
+from lydite.files import read_json, write_json
+
+RESULT_VERSION = 1
+
+
+class Cost(Frozen):
+    """What a detector costs to carry and to run.
+
+    Attributes:
+        parameters: all weights and biases, batch-norm statistics not counted.
+        macs: multiply-adds of convolutions and linear layers for one tile.
+        size_bytes: of the exported file, on disk.
+        compression_rate: share of the reference's parameters removed; None for the reference.
+        latency_ms: median of one tile in onnxruntime, one thread; None before benchmarking.
+        latency_p95_ms: 95th percentile.
+        latency_ratio: reference's median over this one's, same interleaved run (above 1: faster).
+    """
+
+    parameters: int
+    macs: int
+    size_bytes: int
+    compression_rate: float | None = None
+    latency_ms: float | None = None
+    latency_p95_ms: float | None = None
+    latency_ratio: float | None = None
+
+
+class StepCost(Frozen):
+    """What one step of the recipe took.
+
+    Attributes:
+        step: its entry in the recipe.
+        key: of its result.
+        seconds: wall clock of the run that made it (also when it came from the cache).
+        cached: it was not made in this run.
+        figures: what was measured right after it, on the validation split (accuracy, auc).
+        parameters: after the step.
+    """
+
+    step: dict[str, Any]
+    key: Sha256
+    seconds: float | None = None
+    cached: bool = False
+    figures: tuple[Figure, ...] = ()
+    parameters: int | None = None
+
+
+class Result(Frozen):
+    """Everything measured on one detector of a study.
+
+    Attributes:
+        study: name of the study.
+        recipe: name of the recipe.
+        approach: short name of the approach ("BL", "CPF", "CKD", "CQ", ...), for grouping.
+        reference: this is the study's baseline, against which rates and ratios are taken.
+        spec: the whole recipe, as data.
+        key: of the detector.
+        card_digest: of the detector's card, through which its weights are fixed.
+        seed: of the recipe.
+        created: ISO time, UTC.
+        versions: of lydite and libraries.
+        hardware: processor, cores, threads, device.
+        data: digests of manifest and selections, by role.
+        seen: domains it was trained on.
+        steps: what each step took and gave.
+        cost: parameters, MACs, size, latency.
+        figures: accuracy, balanced_accuracy, f1, precision, recall, auc, ap, each with interval
+            and n; `slice` names domain (or "seen", "unseen"), generator where given, and split.
+        notes: anything a reader must know.
+    """
+
+    format: Literal["lydite-result"] = "lydite-result"
+    version: Annotated[int, Field(ge=1)] = RESULT_VERSION
+    study: str
+    recipe: str
+    approach: str
+    reference: bool = False
+    spec: dict[str, Any]
+    key: Sha256
+    card_digest: Sha256
+    seed: int
+    created: str
+    versions: dict[str, str]
+    hardware: dict[str, str | int]
+    data: dict[str, str]
+    seen: tuple[str, ...]
+    steps: tuple[StepCost, ...]
+    cost: Cost
+    figures: tuple[Figure, ...]
+    notes: tuple[str, ...] = ()
+
+    def figure(self, metric: str, **where: str) -> Figure | None:
+        """Return the figure of a metric on exactly this slice, or None."""
+        for figure in self.figures:
+            if figure.metric == metric and figure.slice == where:
+                return figure
+        return None
+
+
+def write_result(folder: Path, result: Result) -> Path:
+    """Write a result under a name that no other result has; existing files are never changed."""
+    stem = f"{result.recipe}-seed{result.seed}-{result.card_digest[:10]}"
+    path = folder / f"{stem}.json"
+    number = 1
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}-{number}.json"
+    write_json(path, result.model_dump(mode="json"))
+    return path
+
+
+def read_results(folder: Path) -> list[Result]:
+    """Return every result in a folder, sorted by file name.
+
+    Raises:
+        DataError: a file is not a result, or a newer one.
+    """
+    results = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            results.append(Result.model_validate(read_json(path)))
+        except ValidationError as error:
+            raise DataError(f"{path} is not a result: {validation_sentence(error)}") from error
+    return results
