@@ -30,6 +30,7 @@ STEPS: Registry[type[Step]] = Registry("step")
 STEP_MODULES = (
     "lydite.training.loop",
     "lydite.compress.prune",
+    "lydite.compress.mask",
     "lydite.compress.distill",
     "lydite.compress.quantize",
     "lydite.transfer.finetune",

@@ -7,10 +7,15 @@ convolution also removes its batch-norm row and the inputs that read it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
+
+from lydite.card import Architecture
+from lydite.errors import ConfigError
+from lydite.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,50 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class NetworkInfo:
-    """What a network's builder promises, for `lydite models` and reports."""
+    """What a network's builder promises, for `lydite models` and reports.
+
+    Attributes:
+        name: what recipes call it.
+        summary: one line for people.
+        config: the builder's further arguments and their defaults.
+    """
 
     name: str
     summary: str
-    config: dict[str, Any]
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Builder:
+    """A named network: what it is, what input it takes, and how it is made.
+
+    Attributes:
+        info: what it promises.
+        multiple: the side of the input must be a multiple of this, in pixels.
+        least: smallest side of the input in pixels.
+        make: from an architecture whose input size fits to the network with fresh weights.
+    """
+
+    info: NetworkInfo
+    multiple: int
+    least: int
+    make: Callable[[Architecture], Network]
+
+    def build(self, architecture: Architecture) -> Network:
+        """Return the network with fresh weights.
+
+        Raises:
+            ConfigError: the input size or a key of `config` does not fit this network.
+        """
+        size = architecture.input_size
+        if size < self.least or size % self.multiple:
+            raise ConfigError(
+                f"`size` of {self.info.name} must be a multiple of {self.multiple} from "
+                f"{self.least} px up. Got {size}. "
+                f"Use {max(self.least, round(size / self.multiple) * self.multiple)}."
+            )
+        return self.make(architecture)
+
+
+#: every network by name, except those of timm
+NETWORKS: Registry[Builder] = Registry("network")

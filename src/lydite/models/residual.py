@@ -1,0 +1,213 @@
+"""Our own family: a fixed residual input, full resolution first, scores averaged over patches.
+
+Generators leave their traces in the finest detail, which a content-hungry network overlooks and
+early pooling destroys. So the input passes a fixed high-pass filter, the first layers keep the
+full resolution, and the network is fully convolutional: every position of the last map votes, and
+the votes are averaged. Blocks are those of He et al. 2016 (arXiv 1512.03385).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from pydantic import Field
+from torch import Tensor, nn
+
+from lydite.card import Architecture, Frozen, validate
+from lydite.errors import ConfigError
+from lydite.models.contract import NETWORKS, Builder, ChannelGroup, Member, Network, NetworkInfo
+
+Filter = Literal["highpass", "npr", "none"]
+Width = Annotated[int, Field(ge=1, le=1024)]
+
+
+class ResidualConfig(Frozen):
+    """Further arguments of our own networks.
+
+    Attributes:
+        residual: what the first layer sees: "highpass", "npr" or "none" (see `Residual`).
+        widths: channels of each stage; the first runs at full resolution, each further one at
+            half the resolution of the one before.
+        blocks: residual blocks per stage.
+    """
+
+    residual: Filter = "highpass"
+    widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=6)]
+    blocks: Annotated[int, Field(ge=0, le=8)] = 1
+
+
+class Residual(nn.Module):
+    """A fixed filter on the input, (N, 3, S, S) to (N, 3, S, S), with nothing to learn.
+
+    - "highpass": each color minus its 3x3 binomial blur (1 2 1 / 2 4 2 / 1 2 1) / 16. Constant
+      areas and linear ramps become zero; edges of the image are continued, so that they are
+      no trace.
+    - "npr": each pixel minus the top-left one of its 2x2 cell, the neighboring pixel relations of
+      Tan et al. 2024 (arXiv 2312.10461, equation 3, without its constant factor).
+    - "none": the input itself.
+
+    Args:
+        kind: which of them.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, kind: Filter) -> None:
+        super().__init__()
+        self.kind = kind
+        line = torch.tensor([1.0, 2.0, 1.0])
+        kernel = -torch.outer(line, line) / 16
+        kernel[1, 1] += 1
+        # A constant of the program, not a weight: it stays out of the stored tensors.
+        self.register_buffer("kernel", kernel.expand(3, 1, 3, 3).contiguous(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the residual of (N, 3, S, S)."""
+        if self.kind == "highpass":
+            return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), self.kernel, groups=3)
+        if self.kind == "npr":
+            return x - F.interpolate(x[..., ::2, ::2], scale_factor=2.0, mode="nearest")
+        return x
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions around which the input is added back.
+
+    Args:
+        channels: in and out.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C, h, w) for (N, C, h, w)."""
+        inner = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(x + self.bn2(self.conv2(inner)))
+
+
+class Stage(nn.Module):
+    """A convolution to a new width, halving the resolution unless it is the first, and blocks."""
+
+    def __init__(self, inputs: int, width: int, stride: int, blocks: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, width, 3, stride=stride, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+        self.blocks = nn.Sequential(*(Block(width) for _ in range(blocks)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, width, h / stride, w / stride)."""
+        return self.blocks(F.relu(self.bn(self.conv(x))))  # type: ignore[no-any-return]
+
+
+class ResidualNetwork(Network):
+    """Fixed residual, stages, and a 1x1 convolution to two logits at every position.
+
+    Args:
+        config: the filter, the widths and the number of blocks.
+    """
+
+    family = "lydite"
+
+    def __init__(self, config: ResidualConfig) -> None:
+        super().__init__()
+        self.residual = Residual(config.residual)
+        self.body = nn.Sequential()
+        inputs = 3
+        for number, width in enumerate(config.widths):
+            stride = 2 if number else 1
+            self.body.append(Stage(inputs, width, stride, config.blocks))
+            inputs = width
+        self.patch = nn.Conv2d(inputs, 2, 1)
+        for module in self.body.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the last feature map, (N, C, S / 2^(stages - 1), same)."""
+        return self.body(self.residual(x))  # type: ignore[no-any-return]
+
+    def patch_logits(self, x: Tensor) -> Tensor:
+        """Return the votes of every position, (N, 2, h, w), for (N, 3, S, S) input."""
+        return self.patch(self.features(x))  # type: ignore[no-any-return]
+
+    def head(self, features: Tensor) -> Tensor:
+        """Return (N, 2) logits: the mean of the votes over all positions."""
+        return self.patch(features).mean((2, 3))  # type: ignore[no-any-return]
+
+    def groups(self) -> list[ChannelGroup]:
+        """Return a group per stage ("body.0": all that is summed) and per block's inside."""
+        groups: list[ChannelGroup] = []
+        count = len(self.body)
+        for index in range(count):
+            stage = self.body[index]
+            assert isinstance(stage, Stage)
+            name = f"body.{index}"
+            reader = f"body.{index + 1}.conv" if index + 1 < count else "patch"
+            produced, inner, width = [f"{name}.conv"], [], stage.conv.out_channels
+            members = _made_by(f"{name}.conv", f"{name}.bn")
+            for number, block in enumerate(stage.blocks):
+                assert isinstance(block, Block)
+                inside = f"{name}.blocks.{number}"
+                inner.append(_inner_group(inside, block.conv1.out_channels))
+                members.append(Member(f"{inside}.conv1.weight", 1))
+                members += _made_by(f"{inside}.conv2", f"{inside}.bn2")
+                produced.append(f"{inside}.conv2")
+            members.append(Member(f"{reader}.weight", 1))
+            scored = tuple(f"{producer}.weight" for producer in produced)
+            groups += [ChannelGroup(name, width, tuple(members), scored), *inner]
+        return groups
+
+    def stages(self) -> list[str]:
+        """Return the stages, input side first."""
+        return [f"body.{index}" for index in range(len(self.body))]
+
+
+def _made_by(conv: str, norm: str) -> list[Member]:
+    """Return the tensors along the outputs of a convolution and its batch norm."""
+    names = ("weight", "bias", "running_mean", "running_var")
+    return [Member(f"{conv}.weight", 0), *(Member(f"{norm}.{name}", 0) for name in names)]
+
+
+def _inner_group(block: str, size: int) -> ChannelGroup:
+    """Return the channels between the two convolutions of a block."""
+    members = [*_made_by(f"{block}.conv1", f"{block}.bn1"), Member(f"{block}.conv2.weight", 1)]
+    return ChannelGroup(block, size, tuple(members), (f"{block}.conv1.weight",))
+
+
+SIZES: dict[str, tuple[int, ...]] = {
+    "lydite-large": (24, 48, 72, 96),
+    "lydite-medium": (16, 32, 56),
+    "lydite-small": (8, 16, 24),
+}
+
+
+def _register(name: str, widths: tuple[int, ...]) -> None:
+    """Add one size to the networks."""
+
+    def make(architecture: Architecture) -> Network:
+        what = f"`config` of {name}"
+        config: ResidualConfig = validate(
+            ResidualConfig, {"widths": widths} | architecture.config, what
+        )
+        multiple = max(2, 2 ** (len(config.widths) - 1))
+        if architecture.input_size % multiple:
+            raise ConfigError(
+                f"`size` of {name} with {len(config.widths)} stages must be a multiple of "
+                f"{multiple}. Got {architecture.input_size}."
+            )
+        return ResidualNetwork(config)
+
+    summary = f"residual input, {len(widths)} stages, scores averaged over patches"
+    info = NetworkInfo(name, summary, ResidualConfig(widths=widths).model_dump(mode="json"))
+    NETWORKS.add(name)(Builder(info, multiple=2, least=32, make=make))
+
+
+for _name, _widths in SIZES.items():
+    _register(_name, _widths)
