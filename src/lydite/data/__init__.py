@@ -1,0 +1,1 @@
+"""Images and tables of images: decoding, manifests, preprocessing."""

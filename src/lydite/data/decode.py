@@ -1,0 +1,284 @@
+"""The one strict decoder: whatever the source, upright RGB bytes or a reason why not.
+
+Strict means: pixels first, metadata after; a file that ends early or is damaged is refused, also
+where the process allows Pillow to load truncated files; the content decides what a file is, not
+its name; only the formats of `FORMATS` are opened, none of which starts a helper program; bombs,
+huge texts and thousands of frames are refused from the header. Of an animation or a document the
+first frame counts. No file is ever written.
+
+Memory is about seven bytes a pixel beside the file itself (Pillow's image and the result);
+progressive JPEG, AVIF and WebP need their decoder's own buffers on top.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from lydite.data.header import ImageInfo, read_info
+from lydite.data.pixels import UInt8, upright_rgb
+from lydite.data.reasons import (
+    MAX_FILE_BYTES,
+    MAX_FRAMES,
+    MAX_PIXELS,
+    REASONS,
+    printable,
+    refuse,
+)
+from lydite.errors import DecodeError
+
+__all__ = [
+    "FORMATS",
+    "MAX_FILE_BYTES",
+    "MAX_FRAMES",
+    "MAX_PIXELS",
+    "REASONS",
+    "ImageInfo",
+    "Source",
+    "decode",
+    "describe",
+    "inspect",
+    "printable",
+    "read_source",
+]
+
+Source = str | Path | bytes | Image.Image | NDArray[Any]
+
+#: importing a plugin registers its format with Pillow
+_PLUGINS = (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+#: formats that are opened, by Pillow's names
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+#: what Pillow calls a JPEG that has further pictures behind it
+_JPEG_WITH_MORE = "MPO"
+_MAGIC = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|BM|II\x2a\0|MM\0\x2a|II\x2b\0|MM\0\x2b|"
+    rb"RIFF....WEBP|\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51|P[1-6yfF][\s#]|....ftypavi[fs]",
+    re.DOTALL,
+)
+_HEIC = re.compile(rb"....ftyp(hei[cxsm]|hev[cxms]|mif1|msf1)", re.DOTALL)
+_VECTOR = re.compile(
+    rb"\s*(%PDF|%!PS|\xc5\xd0\xd3\xc6|<svg[\s>])|\s*<\?xml.{0,2000}?<svg[\s>]", re.S
+)
+
+
+def decode(source: Source) -> UInt8:
+    """Decode an image.
+
+    Args:
+        source: a path, a file's bytes, a PIL image (the frame it stands at), or an array of
+            upright pixels, (H, W, 3) RGB or (H, W) gray, uint8.
+
+    Returns:
+        (H, W, 3) uint8, RGB, upright, C-contiguous. An array that is already so is returned as it
+        is, not copied.
+
+    Raises:
+        DecodeError: whatever is wrong; its code is a key of `REASONS`.
+    """
+    where = describe(source)
+    if isinstance(source, np.ndarray):
+        return _from_array(source, where)
+    with _strict_pillow():
+        image, _, _ = _open(source, where)
+        try:
+            image.load()
+            return upright_rgb(image, where)
+        except DecodeError:
+            raise
+        except MemoryError as error:
+            raise refuse("out-of-memory", where) from error
+        except Exception as error:
+            raise _refusal(error, where) from error
+
+
+def inspect(source: Source) -> ImageInfo:
+    """Return what an image's header says, without decoding its pixels.
+
+    Raises:
+        DecodeError: not an image that is read here, or its header is damaged or over a limit.
+    """
+    where = describe(source)
+    if isinstance(source, np.ndarray):
+        height, width = _from_array(source, where).shape[:2]
+        return ImageInfo(format=None, width=width, height=height, mode="RGB")
+    with _strict_pillow():
+        return _open(source, where)[1]
+
+
+def describe(source: object) -> str:
+    """Return a name for an image source: its path, or what kind of object it is."""
+    if isinstance(source, str | Path):
+        return printable(str(source))
+    kinds = {bytes: "<bytes>", np.ndarray: "<array>"}
+    return kinds.get(type(source), "<image>")
+
+
+def read_source(path: str | Path) -> bytes:
+    """Return the bytes of an image file.
+
+    Raises:
+        DecodeError: missing, not a regular file, unreadable, or over `MAX_FILE_BYTES`.
+    """
+    where = describe(path)
+    try:
+        path = Path(path)
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise refuse("not-a-file", where)
+        with path.open("rb") as stream:
+            data = stream.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError as error:
+        raise refuse("missing", where) from error
+    except (OSError, ValueError) as error:
+        detail = getattr(error, "strerror", None) or str(error)
+        raise refuse("unreadable", where, detail) from error
+    return data
+
+
+def _open(source: Source, where: str) -> tuple[Image.Image, ImageInfo, bytes | None]:
+    """Open a source, check its header against the limits, and return image, header and bytes."""
+    data: bytes | None = None
+    if isinstance(source, Image.Image):
+        image = source
+        if image.format is not None and image.format not in (*FORMATS, _JPEG_WITH_MORE):
+            raise refuse("not-an-image", where, f"format {image.format}")
+    elif isinstance(source, str | Path | bytes):
+        data = source if isinstance(source, bytes) else read_source(source)
+        if len(data) > MAX_FILE_BYTES:
+            raise refuse("file-too-large", where)
+        image = _open_bytes(data, where)
+    else:
+        raise refuse("bad-source", where, f"got {type(source).__name__}")
+    try:
+        info = read_info(image, data)
+    except Exception as error:
+        raise refuse("damaged-header", where, _words(error)) from error
+    if info.width * info.height > MAX_PIXELS:
+        raise refuse("too-many-pixels", where, f"{info.width}x{info.height}")
+    if min(info.width, info.height) < 1:
+        raise refuse("damaged-header", where, f"{info.width}x{info.height} pixels")
+    if info.frames > MAX_FRAMES:
+        raise refuse("too-many-frames", where)
+    return image, info, data
+
+
+def _open_bytes(data: bytes, where: str) -> Image.Image:
+    if not data:
+        raise refuse("empty", where)
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise refuse(_sniff(data), where) from error
+    except MemoryError as error:
+        raise refuse("out-of-memory", where) from error
+    except Image.DecompressionBombError as error:
+        raise refuse("too-many-pixels", where) from error
+    except Exception as error:
+        raise refuse("damaged-header", where, _words(error)) from error
+
+
+def _sniff(data: bytes) -> str:
+    """Return why Pillow did not know these bytes."""
+    start = data[:4096]
+    if _MAGIC.match(start):
+        return "damaged-header"
+    if _HEIC.match(start):
+        return "heic"
+    return "vector" if _VECTOR.match(start.removeprefix(b"\xef\xbb\xbf")) else "not-an-image"
+
+
+def _refusal(error: Exception, where: str) -> DecodeError:
+    """Return our error for one of Pillow's while it decoded pixels."""
+    if isinstance(error, Image.DecompressionBombError):
+        return refuse("too-many-pixels", where)
+    words = _words(error)
+    short = "truncated" in words or "not enough image data" in words
+    return refuse("truncated" if short else "corrupt", where, words)
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _from_array(array: NDArray[Any], where: str) -> UInt8:
+    shape = array.shape
+    fits = array.ndim == 2 or (array.ndim == 3 and shape[2] == 3)
+    if array.dtype != np.uint8 or not fits or array.size == 0:
+        raise refuse("bad-array", where, f"got {array.dtype} of shape {shape}")
+    if shape[0] * shape[1] > MAX_PIXELS:
+        raise refuse("too-many-pixels", where, f"{shape[1]}x{shape[0]}")
+    rgb = np.repeat(array[..., None], 3, axis=2) if array.ndim == 2 else array
+    return np.ascontiguousarray(rgb)
+
+
+class _Rules:
+    """How many decodings run now, and the settings to put back after the last."""
+
+    lock = threading.Lock()
+    running = 0
+    restore = ExitStack()
+
+
+@contextmanager
+def _strict_pillow() -> Iterator[None]:
+    """Hold Pillow to the strict rules, whatever the process has set, in any number of threads.
+
+    Pillow keeps them in module globals. They are set when the first decoding begins and put back
+    when the last one ends. Pillow's warnings concern metadata that is not used here or sizes that
+    are refused anyway, and would be errors under `python -W error`: they are silenced meanwhile.
+    """
+    with _Rules.lock:
+        if _Rules.running == 0:
+            _set_rules(_Rules.restore)
+        _Rules.running += 1
+    try:
+        yield
+    finally:
+        with _Rules.lock:
+            _Rules.running -= 1
+            if _Rules.running == 0:
+                _Rules.restore.close()
+
+
+def _set_rules(restore: ExitStack) -> None:
+    restore.enter_context(warnings.catch_warnings())
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    restore.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
+    restore.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS

@@ -1,0 +1,100 @@
+"""From whatever pixels a file holds to upright RGB bytes: one stated rule for each kind.
+
+| kind | rule |
+|---|---|
+| RGB, YCbCr, HSV, CMYK | Pillow's conversion; embedded color profiles are not applied |
+| LAB | converted to sRGB |
+| gray, 1 bit | the same value three times; 1 bit is 0 or 255 |
+| palette | its colors |
+| alpha of any kind | laid over white |
+| 16 bits | the high byte of each value (scaled, never clipped) |
+| 32-bit integers, floating point | refused: they have no fixed white |
+
+A 16-bit PNM file arrives as 32-bit integers that Pillow has scaled to 0..65535, and counts as 16
+bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lydite.data.reasons import refuse
+
+UInt8 = NDArray[np.uint8]
+
+#: images are converted in strips of about this many pixels, which bounds the memory
+STRIP_PIXELS = 4_000_000
+SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+_ORIENTATION_TAG = 0x0112
+
+
+def upright_rgb(image: Image.Image, where: str) -> UInt8:
+    """Return the pixels of a loaded image, turned as its EXIF orientation says.
+
+    Args:
+        image: loaded; its metadata is read here, after the pixels.
+        where: the image's name, for messages.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        DecodeError: code "unsupported-mode".
+    """
+    mode = image.mode
+    if mode == "F" or (mode == "I" and image.format != "PPM"):
+        raise refuse("unsupported-mode", where, f"mode {mode}")
+    width, height = image.size
+    turn = _orientation(image)
+    shape = (width, height, 3) if turn >= 5 else (height, width, 3)
+    out = np.empty(shape, dtype=np.uint8)
+    view = _as_stored(out, turn)
+    rows = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        whole = top == 0 and bottom == height
+        strip = image if whole else image.crop((0, top, width, bottom))
+        view[top:bottom] = _rgb(strip)
+    return out
+
+
+def _orientation(image: Image.Image) -> int:
+    # unreadable metadata says nothing about the pixels, which have decoded by now
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _as_stored(upright: UInt8, turn: int) -> UInt8:
+    """Return a view of the upright image in which rows and columns run as the file stores them."""
+    stored = upright.transpose(1, 0, 2) if turn >= 5 else upright
+    flip_rows = turn in (3, 4, 7, 8)
+    flip_columns = turn in (2, 3, 6, 7)
+    if turn >= 5:
+        # stored rows are the upright image's columns
+        flip_rows, flip_columns = turn in (6, 7), turn in (7, 8)
+    return stored[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+
+
+def _rgb(image: Image.Image) -> UInt8:
+    if image.mode in SIXTEEN_BIT or image.mode == "I":
+        gray = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        return _over_white(np.asarray(image.convert("RGBA"), dtype=np.uint8))
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _over_white(rgba: UInt8) -> UInt8:
+    """Lay (H, W, 4) pixels over white, rounded to the nearest value."""
+    alpha = rgba[..., 3:].astype(np.uint16)
+    color = rgba[..., :3].astype(np.uint16)
+    color *= alpha
+    color += 255 * (255 - alpha) + 127
+    return (color // 255).astype(np.uint8)
