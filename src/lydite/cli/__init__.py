@@ -1,0 +1,185 @@
+"""The command line: it parses, calls the same functions that Python users call, and prints.
+
+Every command is one small module with a `register(app)`; only the module of the command that was
+typed is imported, so that `lydite predict` loads neither torch nor pyarrow. Whatever goes wrong
+ends as one line on stderr, or with `--json` as one object on stdout, and an exit status:
+
+| status | meaning |
+|---|---|
+| 0 | done |
+| 1 | done, and something was found wrong with the user's images, data or installation |
+| 2 | not done: the arguments, a file or a setting is wrong |
+| 130, 143 | stopped by Ctrl-C, by SIGTERM; the same command goes on where it can |
+| 141 | whoever read the output went away |
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from lydite import __version__
+from lydite.errors import LyditeError, MissingExtraError
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+#: every command, the module that registers it, and one line of help
+COMMANDS: dict[str, tuple[str, str]] = {
+    "predict": ("lydite.cli.predict", "Say of images whether they look AI-generated."),
+    "doctor": ("lydite.cli.doctor", "Check the installation."),
+    "data": ("lydite.cli.data", "Scan folders of images, check them, make demo data."),
+    "run": ("lydite.cli.run", "Make a detector by a recipe."),
+    "study": ("lydite.cli.study", "Run several recipes over one data set, with a report."),
+    "score": ("lydite.cli.score", "Score a detector on a manifest."),
+    "export": ("lydite.cli.export", "Export a detector for prediction, and check that it agrees."),
+    "bench": ("lydite.cli.bench", "Measure latency and size of exported detectors."),
+    "report": ("lydite.cli.report", "Turn results into one offline HTML page."),
+    "models": ("lydite.cli.models", "List the networks and what they cost."),
+    "schema": ("lydite.cli.schema", "Print the JSON schema of recipes and studies."),
+}
+
+#: which extra brings a package, for commands that find it missing
+EXTRAS: dict[str, str] = {
+    "pyarrow": "data",
+    "imagehash": "data",
+    "scipy": "data",
+    "sklearn": "data",
+    "torch": "train",
+    "safetensors": "train",
+    "lightning": "train",
+    "lightning_fabric": "train",
+    "onnx": "train",
+    "onnxscript": "train",
+    "matplotlib": "train",
+    "jinja2": "train",
+    "filelock": "train",
+    "psutil": "train",
+    "threadpoolctl": "train",
+    "timm": "timm",
+}
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived; raised where Ctrl-C would raise, so that both clean up alike."""
+
+
+def build_app(command: str | None = None) -> App:
+    """Return the application with `command` ready to run and every other one listed for help."""
+    from cyclopts import App
+
+    app = App(
+        name="lydite",
+        help="Small detectors of AI-generated images: make, measure and use them.",
+        version=__version__,
+        help_formatter="plain",
+        exit_on_error=False,
+        print_error=False,
+        suppress_keyboard_interrupt=False,
+        result_action="return_value",
+    )
+    for name, (module, summary) in COMMANDS.items():
+        if importlib.util.find_spec(module) is None:
+            continue
+        if name == command:
+            importlib.import_module(module).register(app)
+        else:
+            app.command(App(name=name, help=summary))
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the words after the program's name; None takes the process's own.
+
+    Returns:
+        The exit status.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in (words[: words.index("--")] if "--" in words else words)
+    previous = _handle_sigterm()
+    try:
+        # a file name may hold characters that the terminal cannot show
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        status = _run(words, as_json)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        _silence_stdout()
+        return 141
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def _run(words: list[str], as_json: bool) -> int:
+    from cyclopts import CycloptsError
+
+    from lydite.cli.output import close_progress
+
+    command = next((word for word in words if not word.startswith("-")), None)
+    try:
+        try:
+            result = build_app(command)(words)
+        finally:
+            close_progress()
+    except Terminated:
+        return _fail("stopped", "stopped by SIGTERM.", 143, as_json)
+    except KeyboardInterrupt:
+        return _fail("stopped", "stopped.", 130, as_json)
+    except CycloptsError as error:
+        hint = f"See: lydite {command} --help" if command in COMMANDS else "See: lydite --help"
+        return _fail("usage", f"{' '.join(str(error).split())} {hint}", 2, as_json)
+    except LyditeError as error:
+        return _fail(error.code, str(error), error.exit_code, as_json)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        missing = MissingExtraError(EXTRAS[package], package)
+        return _fail(missing.code, str(missing), missing.exit_code, as_json)
+    return result if isinstance(result, int) else 0
+
+
+def _fail(code: str, message: str, status: int, as_json: bool) -> int:
+    from lydite.cli.output import emit
+    from lydite.data.reasons import printable
+
+    if as_json:
+        emit({"error": {"code": code, "message": message}}, True, "")
+    else:
+        sys.stderr.write(f"error: {printable(message)}\n")
+    return status
+
+
+def _handle_sigterm() -> Any:
+    """Make SIGTERM raise; return the handler to put back, or None where none can be set."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise Terminated
+
+    return signal.signal(signal.SIGTERM, stop)
+
+
+def _silence_stdout() -> None:
+    """Point stdout nowhere, so that the interpreter's last flush does not complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, sys.stdout.fileno())
+    except (OSError, ValueError):
+        return
+    finally:
+        os.close(nowhere)
