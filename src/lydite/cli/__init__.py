@@ -73,7 +73,7 @@ class Terminated(KeyboardInterrupt):
 
 def build_app(command: str | None = None) -> App:
     """Return the application with `command` ready to run and every other one listed for help."""
-    from cyclopts import App
+    from cyclopts import App, Parameter
 
     app = App(
         name="lydite",
@@ -84,6 +84,7 @@ def build_app(command: str | None = None) -> App:
         print_error=False,
         suppress_keyboard_interrupt=False,
         result_action="return_value",
+        default_parameter=Parameter(negative=()),
     )
     for name, (module, summary) in COMMANDS.items():
         if importlib.util.find_spec(module) is None:

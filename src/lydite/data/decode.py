@@ -15,10 +15,6 @@ from __future__ import annotations
 import io
 import re
 import stat
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +25,6 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
-    ImageFile,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     MpoImagePlugin,
@@ -50,6 +45,7 @@ from lydite.data.reasons import (
     printable,
     refuse,
 )
+from lydite.data.strict import strict_pillow
 from lydite.errors import DecodeError
 
 __all__ = [
@@ -114,7 +110,7 @@ def decode(source: Source) -> UInt8:
     where = describe(source)
     if isinstance(source, np.ndarray):
         return _from_array(source, where)
-    with _strict_pillow():
+    with strict_pillow():
         image, _, _ = _open(source, where)
         try:
             image.load()
@@ -137,7 +133,7 @@ def inspect(source: Source) -> ImageInfo:
     if isinstance(source, np.ndarray):
         height, width = _from_array(source, where).shape[:2]
         return ImageInfo(format=None, width=width, height=height, mode="RGB")
-    with _strict_pillow():
+    with strict_pillow():
         return _open(source, where)[1]
 
 
@@ -244,41 +240,3 @@ def _from_array(array: NDArray[Any], where: str) -> UInt8:
         raise refuse("too-many-pixels", where, f"{shape[1]}x{shape[0]}")
     rgb = np.repeat(array[..., None], 3, axis=2) if array.ndim == 2 else array
     return np.ascontiguousarray(rgb)
-
-
-class _Rules:
-    """How many decodings run now, and the settings to put back after the last."""
-
-    lock = threading.Lock()
-    running = 0
-    restore = ExitStack()
-
-
-@contextmanager
-def _strict_pillow() -> Iterator[None]:
-    """Hold Pillow to the strict rules, whatever the process has set, in any number of threads.
-
-    Pillow keeps them in module globals. They are set when the first decoding begins and put back
-    when the last one ends. Pillow's warnings concern metadata that is not used here or sizes that
-    are refused anyway, and would be errors under `python -W error`: they are silenced meanwhile.
-    """
-    with _Rules.lock:
-        if _Rules.running == 0:
-            _set_rules(_Rules.restore)
-        _Rules.running += 1
-    try:
-        yield
-    finally:
-        with _Rules.lock:
-            _Rules.running -= 1
-            if _Rules.running == 0:
-                _Rules.restore.close()
-
-
-def _set_rules(restore: ExitStack) -> None:
-    restore.enter_context(warnings.catch_warnings())
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    restore.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
-    restore.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS

@@ -1,0 +1,98 @@
+"""`lydite predict`: a verdict for every image."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from lydite.cli.output import emit
+from lydite.data.reasons import MAX_FILE_BYTES, printable
+
+if TYPE_CHECKING:
+    from lydite.card import Card
+    from lydite.predictor import Prediction, Predictor
+
+STDIN = "-"
+
+
+def register(app: App) -> None:
+    """Add the command to the application."""
+    app.command(predict, name="predict")
+
+
+def predict(
+    *paths: Annotated[str, Parameter(required=True, allow_leading_hyphen=False)],
+    detector: Path | None = None,
+    json: bool = False,
+    threads: int | None = None,
+) -> int:
+    """Say of images whether they look AI-generated.
+
+    Each line gives a verdict ("fake", "real", or "unsure" where the detector cannot tell), the
+    probability of being fake, and the path. The exit status is 1 when an image could not be read.
+
+    Args:
+        paths: images or folders; "-" reads one image from standard input. Names that begin with a
+            dash go after "--".
+        detector: a detector folder, instead of the detector inside the package.
+        json: print one JSON document.
+        threads: CPU threads to use.
+    """
+    from lydite.errors import ConfigError
+    from lydite.predictor import Predictor
+
+    if threads is not None and threads < 1:
+        raise ConfigError(f"--threads must be 1 or more. Got {threads}.")
+    predictor = Predictor.open(detector, threads=threads)
+    bad = _print_json(predictor, paths) if json else _print_lines(predictor, paths)
+    return 1 if bad else 0
+
+
+def _predictions(predictor: Predictor, paths: tuple[str, ...]) -> Iterator[Prediction]:
+    for path in paths:
+        if path == STDIN:
+            data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+            for prediction in predictor.predict_many([data]):
+                yield replace(prediction, source=STDIN)
+        else:
+            yield from predictor.predict_many([path])
+
+
+def _print_json(predictor: Predictor, paths: tuple[str, ...]) -> bool:
+    predictions = list(_predictions(predictor, paths))
+    value = {
+        "detector": _detector(predictor.card),
+        "predictions": [prediction.to_dict() for prediction in predictions],
+    }
+    emit(value, True, "")
+    return any(prediction.error for prediction in predictions)
+
+
+def _print_lines(predictor: Predictor, paths: tuple[str, ...]) -> bool:
+    """Print each line as soon as it is known; say on stderr why an image has no verdict."""
+    bad = False
+    for prediction in _predictions(predictor, paths):
+        name = printable(prediction.source)
+        if prediction.error is not None:
+            bad = True
+            emit(None, False, f"{'error':<6}     -  {name}")
+            sys.stderr.write(f"{printable(prediction.error.message)}\n")
+        else:
+            emit(None, False, f"{prediction.verdict:<6} {prediction.p_fake:5.3f}  {name}")
+    return bad
+
+
+def _detector(card: Card) -> dict[str, Any]:
+    return {
+        "name": card.name,
+        "digest": card.digest,
+        "threshold": card.score.threshold,
+        "temperature": card.score.temperature,
+        "band": list(card.score.band),
+        "limits": list(card.limits),
+    }

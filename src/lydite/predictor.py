@@ -1,0 +1,235 @@
+"""Prediction: numpy, Pillow and onnxruntime; no torch.
+
+Each image is decoded by the one strict decoder, cut by the card's preprocessing, and run as one
+batch of its own tiles. A score therefore never depends on what else is predicted, and a path, the
+file's bytes, a PIL image, an array, a list and a folder give the same number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from PIL import Image
+
+from lydite.card import ONNX_NAME, Card, load_card
+from lydite.data.decode import Source, decode, describe
+from lydite.data.folder import image_files, is_folder
+from lydite.data.preprocess import prepare, probability, score_of, verdict
+from lydite.errors import CardError, DecodeError
+from lydite.files import read_bytes
+from lydite.onnx_guard import MAX_ONNX_BYTES
+from lydite.session import first_line, open_session
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an image has no prediction: a code of `lydite.data.decode.REASONS`, and the sentence."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a detector says of one image.
+
+    Attributes:
+        source: the path as given, or the kind of object ("<bytes>", "<image>", "<array>").
+        verdict: "fake", "real" or "unsure"; None after a failure.
+        p_fake: probability of being fake as the card defines it, 0 to 1; None after a failure.
+        score: the network's z, mean over tiles of logit(fake) - logit(real).
+        width: in pixels, upright.
+        height: in pixels, upright.
+        error: why there is no verdict, else None.
+    """
+
+    source: str
+    verdict: str | None = None
+    p_fake: float | None = None
+    score: float | None = None
+    width: int | None = None
+    height: int | None = None
+    error: Failure | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the prediction as JSON values."""
+        return asdict(self)
+
+
+class Predictor:
+    """A detector that is ready to predict; made by `lydite.load`.
+
+    It may be used from several threads at once.
+
+    >>> import lydite
+    >>> detector = lydite.load()  # doctest: +SKIP
+    >>> detector.predict("photo.jpg").verdict  # doctest: +SKIP
+    'real'
+
+    Attributes:
+        card: everything about the detector that is not a weight.
+    """
+
+    def __init__(self, card: Card, session: ort.InferenceSession) -> None:
+        self.card = card
+        self._session = session
+        self._input: str = session.get_inputs()[0].name
+        self._output: str = session.get_outputs()[0].name
+
+    @classmethod
+    def open(cls, detector: str | Path | None = None, *, threads: int | None = None) -> Predictor:
+        """Open a detector folder.
+
+        Args:
+            detector: the folder, or None for the detector inside the package.
+            threads: CPU threads to use; None lets the runtime decide.
+
+        Raises:
+            CardError: no detector, a damaged one, or one that was never exported.
+            FileError: unreadable.
+        """
+        folder = packaged_detector() if detector is None else Path(detector)
+        card = load_card(folder)
+        if ONNX_NAME not in card.files:
+            raise CardError(f"{folder} holds no {ONNX_NAME}. Make one with: lydite export {folder}")
+        return cls.from_bytes(card, read_bytes(folder / ONNX_NAME, MAX_ONNX_BYTES), threads=threads)
+
+    @classmethod
+    def from_bytes(cls, card: Card, onnx: bytes, *, threads: int | None = None) -> Predictor:
+        """Return a predictor for a card and an exported network.
+
+        Args:
+            card: preprocessing and meaning of the score.
+            onnx: the ONNX file's content; float32 (N, 3, S, S) to (N, 2), N free.
+            threads: CPU threads to use; None lets the runtime decide.
+
+        Raises:
+            CardError: not an ONNX model, not allowed, or not one that fits the card.
+        """
+        return cls(card, open_session(card, onnx, threads))
+
+    def logits(self, batch: Float32) -> Float32:
+        """Return logits (T, 2), real then fake, for a normalized batch (T, 3, S, S).
+
+        Raises:
+            CardError: the network's answer is not finite or has the wrong shape.
+        """
+        try:
+            (values,) = self._session.run([self._output], {self._input: batch})
+        except Exception as error:
+            raise CardError(f"The detector {self.card.name} failed: {first_line(error)}") from error
+        logits = np.asarray(values, dtype=np.float32)
+        if logits.shape != (len(batch), 2):
+            raise CardError(
+                f"The detector {self.card.name} answered with shape {logits.shape}; "
+                f"expected {(len(batch), 2)}."
+            )
+        if not np.isfinite(logits).all():
+            raise CardError(
+                f"The detector {self.card.name} answered NaN or infinity; its weights are damaged."
+            )
+        return logits
+
+    def score(self, source: Source) -> float:
+        """Return an image's score z.
+
+        Raises:
+            DecodeError: the image cannot be used.
+        """
+        return self._score(decode(source))
+
+    @overload
+    def predict(self, source: bytes | Image.Image | NDArray[Any]) -> Prediction: ...
+    @overload
+    def predict(self, source: list[Source] | tuple[Source, ...]) -> list[Prediction]: ...
+    @overload
+    def predict(self, source: str | Path) -> Prediction | list[Prediction]: ...
+    def predict(
+        self, source: Source | list[Source] | tuple[Source, ...]
+    ) -> Prediction | list[Prediction]:
+        """Predict one image, a list of images, or a folder.
+
+        Args:
+            source: a path, a file's bytes, a PIL image, or an array (see
+                `lydite.data.decode.decode`); a list of these; or a folder's path.
+
+        Returns:
+            One prediction, or for lists and folders a list of them (see `predict_many`).
+
+        Raises:
+            DecodeError: a single image cannot be used. In a list or folder such an image gets a
+                prediction that carries the error.
+        """
+        if isinstance(source, list | tuple):
+            return list(self.predict_many(source))
+        if isinstance(source, str | Path) and is_folder(source):
+            return list(self.predict_many([source]))
+        return self._predict(source)
+
+    def predict_many(self, sources: Iterable[Source]) -> Iterator[Prediction]:
+        """Yield a prediction for each image, in order; bad images yield their error.
+
+        A folder stands for every file in it and below, sorted by path. Names that begin with a dot
+        are left out, links to folders are not followed, and a file's suffix does not matter: a
+        file that is not an image yields an error.
+        """
+        for source in sources:
+            if isinstance(source, str | Path) and is_folder(source):
+                for file, error in image_files(Path(source)):
+                    yield _failed(file, error) if error else self._attempt(file)
+            else:
+                yield self._attempt(source)
+
+    def _attempt(self, source: Source) -> Prediction:
+        try:
+            return self._predict(source)
+        except DecodeError as error:
+            return _failed(source, error)
+
+    def _predict(self, source: Source) -> Prediction:
+        rgb = decode(source)
+        z = self._score(rgb)
+        p_fake = float(probability(z, self.card.score))
+        return Prediction(
+            source=_name(source),
+            verdict=verdict(p_fake, self.card.score),
+            p_fake=p_fake,
+            score=z,
+            width=rgb.shape[1],
+            height=rgb.shape[0],
+        )
+
+    def _score(self, rgb: NDArray[np.uint8]) -> float:
+        return score_of(self.logits(prepare(rgb, self.card.preprocess)))
+
+
+def packaged_detector() -> Path:
+    """Return the folder of the detector inside the package.
+
+    Raises:
+        CardError: this installation holds none.
+    """
+    folder = Path(str(resources.files("lydite").joinpath("weights", "default")))
+    if not folder.is_dir():
+        raise CardError(
+            "This installation of lydite holds no detector. Name one with --detector DIR, or "
+            "reinstall with: pip install --force-reinstall lydite"
+        )
+    return folder
+
+
+def _failed(source: Source, error: DecodeError) -> Prediction:
+    return Prediction(_name(source), error=Failure(error.code, str(error)))
+
+
+def _name(source: Source) -> str:
+    return str(source) if isinstance(source, str | Path) else describe(source)

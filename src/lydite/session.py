@@ -1,0 +1,61 @@
+"""An exported network in onnxruntime, opened safely and checked against its card."""
+
+from __future__ import annotations
+
+import onnxruntime as ort
+
+from lydite.card import ONNX_NAME, Card
+from lydite.errors import CardError
+from lydite.onnx_guard import check_onnx
+
+
+def open_session(card: Card, onnx: bytes, threads: int | None) -> ort.InferenceSession:
+    """Return a CPU session for an exported network.
+
+    Args:
+        card: what the network's input and output must fit.
+        onnx: the file's content; it is never loaded by path, so no other file is opened.
+        threads: CPU threads to use; None lets the runtime decide.
+
+    Raises:
+        CardError: not an ONNX model, not allowed, or not one that fits the card.
+    """
+    where = f"The {ONNX_NAME} of {card.name}"
+    check_onnx(onnx, where)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        # onnxruntime raises a dozen classes of its own, all without a common base
+        raise CardError(f"{where} does not load: {first_line(error)}") from error
+    _check_signature(session, card, where)
+    return session
+
+
+def first_line(error: Exception) -> str:
+    """Return the beginning of an error's message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def _check_signature(session: ort.InferenceSession, card: Card, where: str) -> None:
+    """Refuse a network whose input or output is not what the card's preprocessing makes."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise CardError(
+            f"{where} has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each."
+        )
+    size = card.preprocess.size
+    for node, tail in ((inputs[0], [3, size, size]), (outputs[0], [2])):
+        shape = list(node.shape)
+        fits = len(shape) == len(tail) + 1 and not isinstance(shape[0], int)
+        fits = fits and all(
+            not isinstance(a, int) or a == b for a, b in zip(shape[1:], tail, strict=True)
+        )
+        if not fits or node.type != "tensor(float)":
+            raise CardError(
+                f"{where} does not fit its card: {node.name!r} is {node.type} of shape {shape}; "
+                f"expected tensor(float) of shape [any, {', '.join(map(str, tail))}]."
+            )
