@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -91,6 +92,7 @@ def luminance_table(image: Image.Image) -> tuple[int, ...] | None:
     return values if len(values) == len(LUMINANCE) else None
 
 
+@functools.lru_cache(maxsize=1024)  # a data set holds few tables, and the search is slow
 def nearest_quality(table: tuple[int, ...]) -> int:
     """Return the IJG quality, 1 to 100, whose luminance table differs least from `table`.
 
