@@ -13,7 +13,6 @@ progressive JPEG, AVIF and WebP need their decoder's own buffers on top.
 from __future__ import annotations
 
 import io
-import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
+    ImageFile,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     MpoImagePlugin,
@@ -35,8 +35,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from lydite.data.header import ImageInfo, read_info
+from lydite.data.header import ImageInfo, read_info, sniff
 from lydite.data.pixels import UInt8, upright_rgb
+from lydite.data.png import is_whole
 from lydite.data.reasons import (
     MAX_FILE_BYTES,
     MAX_FRAMES,
@@ -82,15 +83,6 @@ _PLUGINS = (
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 #: what Pillow calls a JPEG that has further pictures behind it
 _JPEG_WITH_MORE = "MPO"
-_MAGIC = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|BM|II\x2a\0|MM\0\x2a|II\x2b\0|MM\0\x2b|"
-    rb"RIFF....WEBP|\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51|P[1-6yfF][\s#]|....ftypavi[fs]",
-    re.DOTALL,
-)
-_HEIC = re.compile(rb"....ftyp(hei[cxsm]|hev[cxms]|mif1|msf1)", re.DOTALL)
-_VECTOR = re.compile(
-    rb"\s*(%PDF|%!PS|\xc5\xd0\xd3\xc6|<svg[\s>])|\s*<\?xml.{0,2000}?<svg[\s>]", re.S
-)
 
 
 def decode(source: Source) -> UInt8:
@@ -111,9 +103,11 @@ def decode(source: Source) -> UInt8:
     if isinstance(source, np.ndarray):
         return _from_array(source, where)
     with strict_pillow():
-        image, _, _ = _open(source, where)
+        image, _, data = _open(source, where)
         try:
             image.load()
+            if image.format == "PNG" and data is not None and not is_whole(image, data):
+                raise refuse("truncated", where, "rows are missing")
             return upright_rgb(image, where)
         except DecodeError:
             raise
@@ -169,6 +163,8 @@ def read_source(path: str | Path) -> bytes:
 def _open(source: Source, where: str) -> tuple[Image.Image, ImageInfo, bytes | None]:
     """Open a source, check its header against the limits, and return image, header and bytes."""
     data: bytes | None = None
+    if isinstance(source, ImageFile.ImageFile):
+        source = _unread_bytes(source) or source
     if isinstance(source, Image.Image):
         image = source
         if image.format is not None and image.format not in (*FORMATS, _JPEG_WITH_MORE):
@@ -193,29 +189,40 @@ def _open(source: Source, where: str) -> tuple[Image.Image, ImageInfo, bytes | N
     return image, info, data
 
 
+def _unread_bytes(image: ImageFile.ImageFile) -> bytes | None:
+    """Return the file behind an image that was opened and nothing more, else None.
+
+    Such an image is decoded from its file, by the same rules as a path and without touching the
+    user's object. One that was loaded (and perhaps changed), moved to another frame or drafted to
+    another size is taken as it is.
+    """
+    if getattr(image, "_im", image) is not None or image.fp is None or image.tell() != 0:
+        return None
+    try:
+        place = image.fp.tell()
+        image.fp.seek(0)
+        data = image.fp.read(MAX_FILE_BYTES + 1)
+        image.fp.seek(place)
+        with Image.open(io.BytesIO(data), formats=[image.format or ""]) as again:
+            same = (again.size, again.mode) == (image.size, image.mode)
+    except Exception:
+        return None
+    return data if same else None
+
+
 def _open_bytes(data: bytes, where: str) -> Image.Image:
     if not data:
         raise refuse("empty", where)
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise refuse(_sniff(data), where) from error
+        raise refuse(sniff(data), where) from error
     except MemoryError as error:
         raise refuse("out-of-memory", where) from error
     except Image.DecompressionBombError as error:
         raise refuse("too-many-pixels", where) from error
     except Exception as error:
         raise refuse("damaged-header", where, _words(error)) from error
-
-
-def _sniff(data: bytes) -> str:
-    """Return why Pillow did not know these bytes."""
-    start = data[:4096]
-    if _MAGIC.match(start):
-        return "damaged-header"
-    if _HEIC.match(start):
-        return "heic"
-    return "vector" if _VECTOR.match(start.removeprefix(b"\xef\xbb\xbf")) else "not-an-image"
 
 
 def _refusal(error: Exception, where: str) -> DecodeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,15 @@ LUMINANCE = (
     + (49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99)
 )
 _EXIF_IFD = 0x8769
+_MAGIC = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|BM|II\x2a\0|MM\0\x2a|II\x2b\0|MM\0\x2b|"
+    rb"RIFF....WEBP|\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51|P[1-6yfF][\s#]|....ftypavi[fs]",
+    re.DOTALL,
+)
+_HEIC = re.compile(rb"....ftyp(hei[cxsm]|hev[cxms]|mif1|msf1)", re.DOTALL)
+_VECTOR = re.compile(
+    rb"\s*(%PDF|%!PS|\xc5\xd0\xd3\xc6|<svg[\s/>])|\s*<\?xml.{0,2000}?<svg[\s/>]", re.S
+)
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,16 @@ def ijg_table(quality: int) -> tuple[int, ...]:
     """Return libjpeg's baseline luminance table at a quality from 1 to 100."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     return tuple(min(255, max(1, (base * scale + 50) // 100)) for base in LUMINANCE)
+
+
+def sniff(data: bytes) -> str:
+    """Return the reason code for content that no reader of ours knew."""
+    start = data[:4096]
+    if _MAGIC.match(start):
+        return "damaged-header"
+    if _HEIC.match(start):
+        return "heic"
+    return "vector" if _VECTOR.match(start.removeprefix(b"\xef\xbb\xbf")) else "not-an-image"
 
 
 def count_frames(image: Image.Image, data: bytes) -> int:

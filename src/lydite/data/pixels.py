@@ -84,6 +84,8 @@ def _rgb(image: Image.Image) -> UInt8:
     if image.mode in SIXTEEN_BIT or image.mode == "I":
         gray = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)
+    if image.mode == "La":
+        image = image.convert("LA")
     if image.has_transparency_data:
         return _over_white(np.asarray(image.convert("RGBA"), dtype=np.uint8))
     if image.mode != "RGB":

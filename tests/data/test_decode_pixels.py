@@ -1,0 +1,177 @@
+"""Every kind of pixel follows its stated rule."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from lydite.data.decode import decode
+from lydite.errors import DecodeError
+
+T = Image.Transpose
+RNG = np.random.default_rng(3)
+PHOTO = RNG.integers(0, 256, (24, 40, 3), dtype=np.uint8)
+#: from the stored pixels to the upright ones, as the EXIF standard words it
+UPRIGHT = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a.transpose(1, 0, 2), 2),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+def encode(image: Image.Image, fmt: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, fmt, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("turn", UPRIGHT)
+def test_exif_orientation_equals_the_upright_twin(fmt: str, turn: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    image = Image.fromarray(PHOTO)
+    stored = decode(encode(image, fmt))
+    turned = decode(encode(image, fmt, exif=exif.tobytes()))
+    np.testing.assert_array_equal(turned, UPRIGHT[turn](stored))
+
+
+@pytest.mark.parametrize("value", [0, 9, 99, 65535])
+def test_an_orientation_that_does_not_exist_is_ignored(value: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    image = Image.fromarray(PHOTO)
+    np.testing.assert_array_equal(decode(encode(image, exif=exif.tobytes())), PHOTO)
+
+
+@pytest.mark.parametrize("turn", [1, 3, 6, 8])
+def test_tiff_orientation_is_applied_once(turn: int) -> None:
+    stored = decode(encode(Image.fromarray(PHOTO), "TIFF"))
+    turned = decode(encode(Image.fromarray(PHOTO), "TIFF", tiffinfo={0x0112: turn}))
+    np.testing.assert_array_equal(turned, UPRIGHT[turn](stored))
+
+
+def test_sixteen_bits_are_scaled_not_clipped() -> None:
+    values = np.array([[0, 255, 256, 32768, 40000, 65279, 65535]], dtype=np.uint16)
+    expected = np.repeat((values // 256).astype(np.uint8)[..., None], 3, axis=2)
+    assert expected[0, :, 0].tolist() == [0, 0, 1, 128, 156, 254, 255]
+    image = Image.fromarray(values)
+    pgm = b"P5 7 1 65535\n" + values.astype(">u2").tobytes()
+    big = Image.fromarray(values.astype(">u2"))
+    assert big.mode == "I;16B"
+    for data in (encode(image), encode(image, "TIFF"), encode(big, "TIFF"), pgm):
+        np.testing.assert_array_equal(decode(data), expected)
+
+
+def test_one_bit_is_black_and_white() -> None:
+    bits = np.array([[True, False, True], [False, False, True]])
+    out = decode(encode(Image.fromarray(bits)))
+    np.testing.assert_array_equal(out, np.repeat(bits[..., None] * np.uint8(255), 3, axis=2))
+
+
+def test_gray_is_repeated() -> None:
+    gray = PHOTO[..., 0]
+    out = decode(encode(Image.fromarray(gray)))
+    np.testing.assert_array_equal(out, np.repeat(gray[..., None], 3, axis=2))
+
+
+def over_white(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    share = alpha[..., None] / 255
+    return np.floor(color * share + 255 * (1 - share) + 0.5).astype(np.uint8)
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "WEBP", "TIFF"])
+def test_alpha_is_laid_over_white(fmt: str) -> None:
+    alpha = np.resize(np.arange(256, dtype=np.uint8), PHOTO.shape[:2])
+    options = {"lossless": True, "exact": True} if fmt == "WEBP" else {}
+    data = encode(Image.fromarray(np.dstack([PHOTO, alpha])), fmt, **options)
+    np.testing.assert_array_equal(decode(data), over_white(PHOTO, alpha))
+
+
+def test_gray_with_alpha_is_laid_over_white() -> None:
+    gray, alpha = PHOTO[..., 0], PHOTO[..., 1]
+    data = encode(Image.merge("LA", [Image.fromarray(gray), Image.fromarray(alpha)]))
+    expected = over_white(np.repeat(gray[..., None], 3, axis=2), alpha)
+    np.testing.assert_array_equal(decode(data), expected)
+
+
+def test_fully_transparent_is_white_whatever_hides_below() -> None:
+    hidden = np.dstack([PHOTO, np.zeros(PHOTO.shape[:2], np.uint8)])
+    assert (decode(encode(Image.fromarray(hidden))) == 255).all()
+
+
+def palette_image() -> Image.Image:
+    image = Image.new("P", (3, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    image.putdata([0, 1, 2])
+    return image
+
+
+def test_palette_and_its_transparency() -> None:
+    plain = [[10, 20, 30], [40, 50, 60], [70, 80, 90]]
+    assert decode(encode(palette_image()))[0].tolist() == plain
+    one = decode(encode(palette_image(), transparency=1))[0].tolist()
+    assert one == [plain[0], [255, 255, 255], plain[2]]
+    graded = decode(encode(palette_image(), transparency=bytes([255, 0, 51])))[0].tolist()
+    assert graded == [plain[0], [255, 255, 255], [218, 220, 222]]
+    assert decode(encode(palette_image(), "GIF", transparency=2))[0].tolist() == [
+        *plain[:2],
+        [255, 255, 255],
+    ]
+
+
+def test_a_transparent_color_is_white() -> None:
+    image = Image.fromarray(np.array([[[1, 2, 3], [9, 9, 9]]], dtype=np.uint8))
+    assert decode(encode(image, transparency=(1, 2, 3)))[0].tolist() == [[255] * 3, [9] * 3]
+    gray = Image.fromarray(np.array([[5, 6]], dtype=np.uint8))
+    assert decode(encode(gray, transparency=6))[0].tolist() == [[5] * 3, [255] * 3]
+
+
+def test_cmyk_is_converted_like_pillow_does() -> None:
+    data = encode(Image.fromarray(PHOTO).convert("CMYK"), "JPEG", quality=95)
+    assert Image.open(io.BytesIO(data)).mode == "CMYK"
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    np.testing.assert_array_equal(decode(data), expected)
+
+
+def test_lab_comes_back_as_srgb() -> None:
+    flat = Image.new("RGB", (8, 8), (200, 120, 60))
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    converted = ImageCms.profileToProfile(flat, srgb, lab, outputMode="LAB")
+    assert converted is not None
+    out = decode(encode(converted, "TIFF")).astype(int)
+    assert np.abs(out - (200, 120, 60)).max() <= 3
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_pixels_without_a_fixed_white_are_refused(dtype: type) -> None:
+    image = Image.fromarray(np.ones((4, 4), dtype=dtype))
+    for source in (encode(image, "TIFF"), image):
+        with pytest.raises(DecodeError) as caught:
+            decode(source)
+        assert caught.value.code == "unsupported-mode"
+    pfm = b"Pf\n2 2\n-1.0\n" + np.ones(4, "<f4").tobytes()
+    with pytest.raises(DecodeError, match="mode F"):
+        decode(pfm)
+
+
+@pytest.mark.parametrize("mode", ["HSV", "YCbCr", "RGBX", "RGBa", "La", "PA"])
+def test_other_modes_in_memory_are_converted(mode: str) -> None:
+    image = Image.new("RGB", (4, 4), (255, 0, 0))
+    if mode == "RGBa":
+        image = image.convert("RGBA")
+    if mode == "La":
+        image = image.convert("LA")
+    if mode == "PA":
+        image = image.convert("P")
+    out = decode(image.convert(mode)).astype(int)
+    expected = (76, 76, 76) if mode == "La" else (255, 0, 0)
+    assert np.abs(out - expected).max() <= 1
