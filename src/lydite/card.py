@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -24,6 +24,7 @@ ONNX_NAME = "model.onnx"
 MAX_CARD_BYTES = 10 * 1024 * 1024
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Model = TypeVar("Model", bound=BaseModel)
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -325,7 +326,7 @@ def validation_sentence(error: ValidationError) -> str:
     return " ".join(parts)
 
 
-def validate(model: type[BaseModel], value: Any, what: str) -> Any:
+def validate(model: type[Model], value: Any, what: str) -> Model:
     """Return `value` as an instance of `model`, or raise our own error.
 
     Raises:

@@ -1,0 +1,140 @@
+"""`lydite study`: several recipes over one data set, to one folder with a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from lydite.cli.output import emit, progress_reporter, table
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+    from lydite.study.plan import Plan
+    from lydite.study.results import Result
+
+
+def register(app: App) -> None:
+    """Add the command."""
+    app.command(study)
+
+
+def study(
+    study: str,
+    *,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    cache: Path | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    replace: Annotated[bool, Parameter(negative="")] = False,
+    device: str = "auto",
+    precision: str = "auto",
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Run several recipes over one data set; write detectors, scores, results and a report.
+
+    Killed or stopped, the same command goes on where it was.
+
+    Parameters
+    ----------
+    study
+        A study's YAML file, or the name of a built-in one (demo).
+    out
+        Folder to write to; runs/NAME unless given.
+    cache
+        Folder of finished steps, to share between studies; inside the output folder unless given.
+    dry_run
+        Check everything and show the plan, sizes, expected time and disk space; run nothing.
+    replace
+        Accept a changed study or changed data in a folder that was used before.
+    device
+        auto, cpu or cuda.
+    precision
+        auto, float32 or bfloat16.
+    json
+        Print the results, or the plan, as JSON.
+    """
+    from lydite.report.html import write_report
+    from lydite.study.run import StudyOptions, plan_study, run_study
+    from lydite.study.spec import read_study
+
+    spec = read_study(study)
+    options = StudyOptions(
+        out or Path("runs") / spec.name, cache, replace, device, precision, progress_reporter()
+    )
+    if dry_run:
+        plan = plan_study(spec, options)
+        emit(plan.to_dict(), json, lambda: plan_text(plan))
+        return
+    results = run_study(spec, options)
+    report = write_report(options.folder)
+    value = {
+        "folder": str(options.folder),
+        "report": str(report),
+        "results": [result.model_dump(mode="json") for result in results],
+    }
+    emit(value, json, lambda: f"{results_text(results)}\n\nReport: {report.resolve().as_uri()}")
+
+
+def plan_text(plan: Plan) -> str:
+    """Return a plan as people read it."""
+    rows = [
+        [step.recipe, next(iter(step.step)), "done" if step.cached else clock(step.seconds)]
+        for step in plan.steps
+    ]
+    notes = sorted({note for step in plan.steps for note in step.notes})
+    return "\n".join(
+        [
+            f"{plan.study}: {plan.train} training, {plan.val} validation, {plan.test} test images",
+            "",
+            table(["first needed by", "step", "expected"], rows),
+            "",
+            f"About {clock(plan.seconds)} of training to do; "
+            f"{plan.disk_bytes / 1e6:.0f} MB to write, {plan.free_bytes / 1e9:.1f} GB free.",
+            *(f"Note: {note}" for note in notes),
+        ]
+    )
+
+
+def results_text(results: list[Result]) -> str:
+    """Return the results' main numbers as a table."""
+    headers = [
+        "recipe", "parameters", "MACs", "file", "faster", "accuracy seen", "AUC seen", "AUC unseen",
+    ]  # fmt: skip
+    rows = []
+    for result in results:
+        cost = result.cost
+        seen = {"group": "seen", "split": "test"}
+        unseen = {"group": "unseen-mean", "split": "test"}
+        rows.append(
+            [
+                result.recipe if len({r.seed for r in results}) == 1
+                else f"{result.recipe} ({result.seed})",
+                f"{cost.parameters:,}",
+                f"{cost.macs / 1e6:.1f} M",
+                f"{cost.size_bytes / 1e3:.0f} kB",
+                "-" if cost.latency_ratio is None else f"{cost.latency_ratio:.1f}x",
+                _number(result, "accuracy", seen),
+                _number(result, "auc", seen),
+                _number(result, "auc", unseen),
+            ]
+        )  # fmt: skip
+    return table(headers, rows)
+
+
+def clock(seconds: float) -> str:
+    """Return a duration for people: "45 s", "12 min", "3.1 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _number(result: Result, metric: str, where: dict[str, str]) -> str:
+    """Return a figure with its interval, or a dash."""
+    figure = result.figure(metric, **where)
+    if figure is None or figure.value is None:
+        return "-"
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:.3f}"
+    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"

@@ -1,0 +1,1 @@
+"""Studies: several recipes over one data set, from YAML to results."""

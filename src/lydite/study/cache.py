@@ -1,0 +1,53 @@
+"""The cache of a study: detectors by the key of the recipe that made them, whole or not there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from lydite.card import CARD_NAME
+from lydite.detector import Detector
+from lydite.errors import CardError, FileError
+
+
+class Cache:
+    """Detectors in folders named by key; unfinished steps keep a scratch folder beside them.
+
+    Args:
+        folder: created when first written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: str) -> Path:
+        """Return the folder of a finished step."""
+        return self.folder / key[:16]
+
+    def scratch(self, key: str) -> Path:
+        """Return the folder of an unfinished step."""
+        return self.folder / f"{key[:16]}.unfinished"
+
+    def has(self, key: str) -> bool:
+        """Tell whether a step is finished."""
+        return (self.path(key) / CARD_NAME).is_file()
+
+    def load(self, key: str) -> Detector | None:
+        """Return a finished step's detector; None where there is none or it was damaged.
+
+        A damaged entry is removed, so that the step is simply done again.
+        """
+        if not self.has(key):
+            return None
+        try:
+            detector = Detector.load(self.path(key))
+        except (CardError, FileError):
+            shutil.rmtree(self.path(key), ignore_errors=True)
+            return None
+        return detector if detector.card.key == key else None
+
+    def store(self, detector: Detector) -> Detector:
+        """Keep a finished step's detector, and drop the step's scratch folder."""
+        saved = detector.save(self.path(detector.card.key))
+        shutil.rmtree(self.scratch(detector.card.key), ignore_errors=True)
+        return saved

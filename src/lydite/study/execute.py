@@ -1,0 +1,202 @@
+"""Running one recipe: step by step, each from the cache where it was done before."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from lydite.card import Figure
+from lydite.data.images import ImageStore
+from lydite.data.manifest import Manifest
+from lydite.detector import Detector, versions
+from lydite.errors import DataError
+from lydite.evaluate.metrics import accuracy, auc
+from lydite.evaluate.score import score_detector
+from lydite.evaluate.threshold import fit_meaning
+from lydite.files import lock_folder
+from lydite.recipe import Context, Progress, Recipe, Step, silent
+from lydite.study.cache import Cache
+from lydite.study.results import StepCost
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What recipes learn from.
+
+    Attributes:
+        train: images to learn from.
+        val: images for threshold, calibration and choices.
+        sources: what the data are and under which licences, for the card.
+    """
+
+    train: Manifest
+    val: Manifest
+    sources: tuple[str, ...] = ()
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Digests by role."""
+        return {"train": self.train.digest, "val": self.val.digest}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How recipes are run: where, and told to whom."""
+
+    progress: Progress = silent
+    device: str = "auto"
+    precision: str = "auto"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A recipe's detector and what its steps took."""
+
+    recipe: Recipe
+    detector: Detector
+    steps: tuple[StepCost, ...]
+
+
+def start_of(recipe: Recipe) -> Detector:
+    """Return the detector that a recipe begins with.
+
+    Raises:
+        ConfigError: no such network.
+        CardError: the detector folder to begin from is not sound.
+    """
+    start = recipe.start
+    if start.detector is not None:
+        return Detector.load(start.detector)
+    return Detector.start(start.architecture(), start.preprocess, seed=recipe.seed)
+
+
+def keys_of(recipe: Recipe, start_key: str, data: dict[str, str]) -> list[str]:
+    """Return the cache key of every step's result, before any work."""
+    keys, key = [], start_key
+    for step in recipe.steps:
+        key = step.key(key, data, recipe.seed)
+        keys.append(key)
+    return keys
+
+
+def execute(recipe: Recipe, data: Learning, cache: Cache, options: Options) -> Made:
+    """Return the recipe's detector; finished steps come from the cache.
+
+    Killed at any moment, the same call goes on where it stopped, and gives the same weights as an
+    uninterrupted one.
+
+    Raises:
+        BusyError: another process is doing the same step.
+        LyditeError: a step failed; everything before it is kept.
+    """
+    detector = start_of(recipe)
+    keys = keys_of(recipe, detector.card.key, data.digests)
+    costs: list[StepCost] = []
+    for number, (step, key) in enumerate(zip(recipe.steps, keys, strict=True)):
+        done = cache.load(key)
+        if done is None:
+            named = _named(options.progress, recipe.name)
+            done = _do(step, key, detector, data, cache, options, named)
+            cached = False
+        else:
+            cached = True
+        if number == len(keys) - 1 and done.card.name != recipe.name:
+            done = Detector(done.card.model_copy(update={"name": recipe.name}), done.network)
+        detector = done
+        costs.append(_cost(step, detector, cached=cached))
+    return Made(recipe, detector, tuple(costs))
+
+
+def _do(
+    step: Step,
+    key: str,
+    parent: Detector,
+    data: Learning,
+    cache: Cache,
+    options: Options,
+    progress: Progress,
+) -> Detector:
+    """Do one step, fit what its score means on the validation split, and keep the result."""
+    scratch = cache.scratch(key)
+    with lock_folder(scratch):
+        started = time.perf_counter()
+        context = Context(
+            data.train,
+            data.val,
+            seed=int(key[:12], 16) % 2**31,  # every step of every recipe draws its own numbers
+            folder=scratch,
+            progress=progress,
+            device=options.device,
+            precision=options.precision,
+        )
+        made = step.run(parent, context)
+        made = with_meaning(made, data.val)
+        seconds = time.perf_counter() - started
+        # a resumed step reports the time of all its parts
+        spent = made.card.training.get("seconds")
+        training = made.card.training | {
+            "wall_s": round(max(seconds, float(spent or 0.0)), 1),
+        }
+        made = made.evolve(
+            score=made.card.score,
+            measured=made.card.measured,
+            name=parent.card.name,
+            key=key,
+            parent=parent.card.key,
+            steps=(*parent.card.steps, step.spec()),
+            data=data.digests,
+            sources=data.sources or parent.card.sources,
+            versions=versions(),
+            training=training,
+        )
+        return cache.store(made)
+
+
+def with_meaning(detector: Detector, val: Manifest) -> Detector:
+    """Return the detector with threshold, temperature and band fitted on validation images.
+
+    Accuracy and AUC on them go into the card, marked as validation figures.
+
+    Raises:
+        DataError: no readable validation images of both classes.
+    """
+    scores = score_detector(detector, val, images=ImageStore())
+    good = scores.filter(scores["z"].is_valid())
+    z, targets = good["z"].to_numpy(), good["target"].to_numpy()
+    if len(set(targets.tolist())) < 2:
+        raise DataError(
+            "The validation split needs readable images of both classes to set the threshold. "
+            f"Got {len(z)} images of {len(set(targets.tolist()))} class."
+        )
+    meaning = fit_meaning(z, targets, val.digest)
+    where = {"split": "val"}
+    decided = (z > meaning.threshold).astype(int)
+    measured = (
+        Figure(metric="accuracy", value=accuracy(decided, targets), n=len(z), slice=where),
+        Figure(metric="auc", value=auc(z, targets), n=len(z), slice=where),
+    )
+    return detector.evolve(score=meaning, measured=measured)
+
+
+def _cost(step: Step, detector: Detector, *, cached: bool) -> StepCost:
+    """Return what a step took, out of its card."""
+    from lydite.models.cost import count_parameters
+
+    seconds = detector.card.training.get("wall_s")
+    return StepCost(
+        step=step.spec(),
+        key=detector.card.key,
+        seconds=None if seconds is None else float(seconds),
+        cached=cached,
+        figures=detector.card.measured,
+        parameters=count_parameters(detector.network),
+    )
+
+
+def _named(progress: Progress, name: str) -> Progress:
+    """Return a progress reporter that puts the recipe's name before each step."""
+
+    def report(what: str, done: int, total: int, note: str) -> None:
+        progress(f"{name} {what}", done, total, note)
+
+    return report

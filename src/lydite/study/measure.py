@@ -1,0 +1,183 @@
+"""Measuring what recipes made: every number on the exported file, every latency in one run."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lydite.card import ONNX_NAME
+from lydite.data.images import ImageStore
+from lydite.data.manifest import Manifest
+from lydite.detector import Detector, versions
+from lydite.evaluate.score import score_detector
+from lydite.evaluate.summary import summarize
+from lydite.export.bench import Latency, bench
+from lydite.export.onnx import export
+from lydite.files import write_bytes
+from lydite.models.cost import count_macs, count_parameters
+from lydite.recipe import Progress
+from lydite.study.execute import Made
+from lydite.study.results import Cost, Result
+from lydite.study.spec import BenchSpec, Study
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A recipe's result as it would be shipped, with its scores.
+
+    Attributes:
+        made: recipe, detector and step costs.
+        detector: with the exported file in `files`, as saved in the study's folder.
+        scores: one row a test image, measured on the exported file.
+        name: folder and file name in the study.
+    """
+
+    made: Made
+    detector: Detector
+    scores: pa.Table
+    name: str
+
+    @property
+    def onnx(self) -> bytes:
+        """The exported file."""
+        assert self.detector.files is not None, "shipped detectors are exported"
+        return self.detector.files[ONNX_NAME]
+
+
+def ship(
+    made: Made, name: str, folder: Path, test: Manifest, store: ImageStore, progress: Progress
+) -> Shipped:
+    """Export a detector into the study's folder and score it on the test images.
+
+    What is there already and belongs to the same detector is not done again.
+    """
+    place = folder / "detectors" / name
+    detector = _stored(place, made.detector)
+    if detector is None:
+        files = {ONNX_NAME: export(made.detector)}
+        detector = replace(made.detector, files=files).save(place)
+    path = folder / "scores" / f"{name}.parquet"
+    scores = _stored_scores(path, detector, test)
+    if scores is None:
+        progress(f"{name} score", 0, len(test), "")
+        scores = score_detector(
+            detector, test, runtime="onnxruntime", images=store, progress=progress
+        )
+        sink = pa.BufferOutputStream()
+        mark = {"lydite.card": detector.card.digest, "lydite.test": test.digest}
+        pq.write_table(scores.replace_schema_metadata(mark), sink, compression="zstd")
+        write_bytes(path, sink.getvalue().to_pybytes())
+    return Shipped(made, detector, scores, name)
+
+
+def measure(
+    study: Study, shipped: list[Shipped], data: dict[str, str], progress: Progress
+) -> list[Result]:
+    """Return one result for each shipped detector, latencies from one interleaved run."""
+    reference = next(s for s in shipped if s.made.recipe.name == study.reference_name)
+    latencies = _latencies(shipped, reference, study.bench, progress)
+    base = count_parameters(reference.made.detector.network)
+    return [_result(study, item, latencies[item.name], base, data) for item in shipped]
+
+
+def hardware(threads: int) -> dict[str, str | int]:
+    """Return what the numbers were measured on."""
+    return {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "system": platform.system(),
+        "cores": os.cpu_count() or 1,
+        "bench_threads": threads,
+    }
+
+
+def _latencies(
+    shipped: list[Shipped], reference: Shipped, spec: BenchSpec, progress: Progress
+) -> dict[str, Latency]:
+    """Time every exported file on one tile; the reference comes first, as the bench wants it."""
+    progress("bench", 0, 1, f"{len(shipped)} detectors, interleaved")
+    order = [reference] + [s for s in shipped if s is not reference]
+    size = reference.detector.card.preprocess.size
+    same = {s.name: s.onnx for s in order if s.detector.card.preprocess.size == size}
+    rows = bench(same, size, threads=spec.threads, warmup=spec.warmup, repeats=spec.repeats)
+    progress("bench", 1, 1, "")
+    return {row.name: row for row in rows}
+
+
+def _result(
+    study: Study, item: Shipped, latency: Latency, base: int, data: dict[str, str]
+) -> Result:
+    """Put together everything measured on one detector."""
+    made, card = item.made, item.detector.card
+    parameters = count_parameters(made.detector.network)
+    is_reference = made.recipe.name == study.reference_name
+    cost = Cost(
+        parameters=parameters,
+        macs=count_macs(made.detector.network, card.preprocess.size),
+        size_bytes=len(item.onnx),
+        compression_rate=None if is_reference else round(1 - parameters / base, 6),
+        latency_ms=latency.median_ms,
+        latency_p95_ms=latency.p95_ms,
+        latency_ratio=latency.ratio,
+    )
+    return Result(
+        study=study.name,
+        recipe=made.recipe.name,
+        approach=study.approach_of(made.recipe.name),
+        reference=is_reference,
+        spec=made.recipe.model_dump(mode="json"),
+        key=card.key,
+        card_digest=card.digest,
+        seed=made.recipe.seed,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        versions=versions() | {"onnxruntime": _onnxruntime_version()},
+        hardware=hardware(study.bench.threads),
+        data=data,
+        seen=study.data.seen,
+        steps=made.steps,
+        cost=cost,
+        figures=summarize(item.scores, card.score, seen=study.data.seen),
+    )
+
+
+def _stored(place: Path, wanted: Detector) -> Detector | None:
+    """Return the detector in a folder if it is the exported form of the wanted one."""
+    if not (place / "card.json").is_file():
+        return None
+    found = Detector.load(place)
+    same = found.card.key == wanted.card.key and found.card.score == wanted.card.score
+    weights = found.card.files.get("model.safetensors")
+    return found if same and weights and ONNX_NAME in (found.files or {}) else None
+
+
+def _stored_scores(path: Path, detector: Detector, test: Manifest) -> pa.Table | None:
+    """Return the scores in a file if they are this detector's on these images."""
+    if not path.is_file():
+        return None
+    table = pq.read_table(path)
+    metadata = table.schema.metadata or {}
+    same = metadata.get(b"lydite.card") == detector.card.digest.encode()
+    return table if same and metadata.get(b"lydite.test") == test.digest.encode() else None
+
+
+def _onnxruntime_version() -> str:
+    """Return the runtime's version."""
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
+
+
+def _processor() -> str:
+    """Return the processor's name, as far as the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text("utf-8", "replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"

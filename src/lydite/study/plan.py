@@ -1,0 +1,187 @@
+"""The plan of a study: everything that can be known, and refused, before any work is done."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lydite.detector import Detector
+from lydite.errors import ConfigError, FileError
+from lydite.models.cost import count_macs, count_parameters
+from lydite.recipe import Recipe, Stage, Step
+from lydite.study.cache import Cache
+from lydite.study.execute import Learning, keys_of, start_of
+from lydite.study.spec import Study
+
+#: forward and backward pass together, against the forward pass alone
+_TRAINING_FACTOR = 3.0
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step that will be done once, however many recipes share it.
+
+    Attributes:
+        recipe: the first recipe that needs it.
+        step: its entry.
+        key: of its result.
+        cached: it was done before.
+        seconds: expected time, from a short measurement here and now.
+        notes: what the step wants the user to know.
+    """
+
+    recipe: str
+    step: dict[str, Any]
+    key: str
+    cached: bool
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study is going to do.
+
+    Attributes:
+        study: its name.
+        train: number of training images.
+        val: number of validation images.
+        test: number of test images.
+        steps: every step, each once.
+        seconds: expected time of the steps that are not done yet.
+        disk_bytes: expected size of what will be written.
+        free_bytes: free space where it will be written.
+    """
+
+    study: str
+    train: int
+    val: int
+    test: int
+    steps: tuple[PlannedStep, ...]
+    seconds: float
+    disk_bytes: int
+    free_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON values."""
+        return asdict(self)
+
+
+def make_plan(
+    study: Study, learning: Learning, test: int, cache: Cache, folder: Path, *, estimate: bool
+) -> Plan:
+    """Check every recipe and return what will be done.
+
+    Args:
+        study: what is wanted.
+        learning: its training and validation images.
+        test: how many test images.
+        cache: where finished steps lie.
+        folder: where the study writes.
+        estimate: measure this machine's speed for expected times (takes seconds).
+
+    Raises:
+        ConfigError: an unknown network or step, or steps in an order that makes no sense.
+        FileError: too little free disk space.
+    """
+    planned: dict[str, PlannedStep] = {}
+    disk = 0
+    speed = _macs_per_second() if estimate else 0.0
+    for seed in study.seeds:
+        for recipe in study.resolved(seed):
+            detector = start_of(recipe)
+            keys = keys_of(recipe, detector.card.key, learning.digests)
+            for item in _check(recipe, detector, keys, cache, speed):
+                if item.key not in planned:
+                    planned[item.key] = item
+                    disk += 0 if item.cached else 4 * count_parameters(detector.network)
+            disk += 2 * 4 * count_parameters(detector.network)
+    free = shutil.disk_usage(_existing(folder)).free
+    if disk > free:
+        raise FileError(
+            f"The study writes about {disk / 1e6:.0f} MB, but {folder} has "
+            f"{free / 1e6:.0f} MB free. Free some space or choose another folder with -o."
+        )
+    steps = tuple(planned.values())
+    seconds = sum(step.seconds for step in steps if not step.cached)
+    return Plan(
+        study.name, len(learning.train), len(learning.val), test, steps, seconds, disk, free
+    )
+
+
+def _check(
+    recipe: Recipe, detector: Detector, keys: list[str], cache: Cache, speed: float
+) -> list[PlannedStep]:
+    """Walk through a recipe's steps without doing them.
+
+    Raises:
+        ConfigError: a step makes no sense where it stands; the message names the recipe.
+    """
+    stage = Stage(
+        network=detector.card.architecture.network,
+        trained=bool(detector.card.steps),
+        quantized=detector.card.quantization is not None,
+        parameters=count_parameters(detector.network),
+    )
+    size = detector.card.preprocess.size
+    macs = float(count_macs(detector.network, size))
+    planned = []
+    for step, key in zip(recipe.steps, keys, strict=True):
+        before, network = stage.images, stage.network
+        stage.notes.clear()
+        try:
+            step.check(stage)
+        except ConfigError as error:
+            raise ConfigError(f"Recipe {recipe.name}: {error}") from error
+        macs = _macs_after(step, macs, network, stage.network, size)
+        work = (stage.images - before) * macs * _TRAINING_FACTOR
+        planned.append(
+            PlannedStep(
+                recipe.name,
+                step.spec(),
+                key,
+                cache.has(key),
+                work / speed if speed else 0.0,
+                tuple(stage.notes),
+            )
+        )
+    return planned
+
+
+def _macs_after(step: Step, macs: float, before: str, after: str, size: int) -> float:
+    """Return the expected multiply-adds of the network that a step trains or leaves."""
+    if before != after:
+        from lydite.card import Architecture
+
+        student = Detector.start(Architecture(network=after, input_size=size))
+        return float(count_macs(student.network, size))
+    rate = getattr(step, "rate", 0.0) if step.kind == "prune" else 0.0
+    return macs * (1.0 - float(rate))
+
+
+def _macs_per_second() -> float:
+    """Measure how many multiply-adds a second this machine does in a plain convolution."""
+    from lydite.training.device import number_format, place_
+
+    device, dtype = number_format()
+    layer = place_(torch.nn.Conv2d(64, 64, 3, padding=1), torch.device(device), torch.channels_last)
+    images = torch.zeros(16, 64, 32, 32, device=device).to(memory_format=torch.channels_last)
+    with torch.no_grad(), torch.autocast(device, dtype, enabled=dtype != torch.float32):
+        layer(images)
+        started = time.perf_counter()
+        for _ in range(3):
+            layer(images).sum().item()
+    # a whole training step does more than its convolutions; a third of the peak is typical
+    return 3 * 16 * 64 * 64 * 9 * 32 * 32 / (time.perf_counter() - started) / 3
+
+
+def _existing(folder: Path) -> Path:
+    """Return the nearest folder above that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder

@@ -1,0 +1,234 @@
+"""The main job: from a study's YAML to detectors, scores, results and a report in one folder."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lydite.data.images import ImageStore
+from lydite.data.manifest import Manifest
+from lydite.errors import DataError, ResumeError
+from lydite.files import lock_folder, read_json, write_json
+from lydite.recipe import Progress, silent
+from lydite.study.cache import Cache
+from lydite.study.execute import Learning, Options, execute
+from lydite.study.measure import Shipped, measure, ship
+from lydite.study.plan import Plan, make_plan
+from lydite.study.results import Result, read_results, write_result
+from lydite.study.spec import DataSpec, Study
+
+STUDY_FILE = "study.json"
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """A study's images, divided by what they may be used for."""
+
+    manifest: Manifest
+    learning: Learning
+    test: Manifest
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Digests by role, for results and the check on resuming."""
+        return {
+            "manifest": self.manifest.digest,
+            **self.learning.digests,
+            "test": self.test.digest,
+        }
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """Where and how a study runs.
+
+    Attributes:
+        folder: everything is written here.
+        cache: finished steps; `folder/cache` unless given, shared between studies if you like.
+        replace: accept another plan or other data in a folder that was used before.
+        device: "auto", "cpu" or "cuda".
+        precision: "auto", "float32" or "bfloat16".
+        progress: told about the work.
+    """
+
+    folder: Path
+    cache: Path | None = None
+    replace: bool = False
+    device: str = "auto"
+    precision: str = "auto"
+    progress: Progress = silent
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where finished steps lie."""
+        return self.cache or self.folder / "cache"
+
+
+def load_data(spec: DataSpec, folder: Path, progress: Progress = silent) -> StudyData:
+    """Return the study's images; scans and demo data are made once and kept in `folder`.
+
+    Raises:
+        DataError: a seen domain does not exist, or a split is empty.
+    """
+    manifest = _manifest(spec, folder, progress).readable().select(label=list(spec.labels))
+    domains = sorted(set(manifest.column("domain")) - set(spec.exclude))
+    strange = [name for name in spec.seen if name not in domains]
+    if strange:
+        raise DataError(
+            f"The seen domain '{strange[0]}' is not in the data. Domains: {', '.join(domains)}."
+        )
+    manifest = manifest.select(domain=domains)
+    seen = manifest.select(domain=list(spec.seen))
+    train, val = seen.select(split="train"), seen.select(split="val")
+    test = manifest.select(split="test")
+    for name, part in (("train", train), ("val", val), ("test", test)):
+        if len(part) == 0:
+            raise DataError(f"The {name} split of {', '.join(spec.seen)} holds no image.")
+    sources = tuple(f"{s} ({len(train.select(domain=s))} training images)" for s in spec.seen)
+    return StudyData(manifest, Learning(train, val, sources), test)
+
+
+def plan_study(study: Study, options: StudyOptions, *, estimate: bool = True) -> Plan:
+    """Return what a study would do; checks everything that can be checked beforehand.
+
+    Raises:
+        LyditeError: the study cannot run; nothing was written but the manifest.
+    """
+    data = load_data(study.data, options.folder, options.progress)
+    return make_plan(
+        study,
+        data.learning,
+        len(data.test),
+        Cache(options.cache_folder),
+        options.folder,
+        estimate=estimate,
+    )
+
+
+def run_study(study: Study, options: StudyOptions) -> list[Result]:
+    """Run a study to its results; killed at any moment, the same call goes on.
+
+    A study that is finished is not run again: its results are returned as they are.
+
+    Args:
+        study: what to do.
+        options: where and how.
+
+    Returns:
+        One result per recipe and seed, in the study's order.
+
+    Raises:
+        ResumeError: the folder holds another plan, or other data (with the difference).
+        BusyError: another process works in the folder.
+        LyditeError: anything a user can cause; what was finished is kept.
+    """
+    folder = options.folder
+    with lock_folder(folder):
+        data = load_data(study.data, folder, options.progress)
+        _same_or_refuse(study, data, options)
+        done = finished(study, data, folder)
+        if done is not None:
+            options.progress("study", 1, 1, "already finished; results are as they were")
+            return done
+        make_plan(
+            study,
+            data.learning,
+            len(data.test),
+            Cache(options.cache_folder),
+            folder,
+            estimate=False,
+        )
+        shipped = _make(study, data, options)
+        results = measure(study, shipped, data.digests, options.progress)
+        for result in results:
+            write_result(folder / "results", result)
+        return results
+
+
+def finished(study: Study, data: StudyData, folder: Path) -> list[Result] | None:
+    """Return the results of a finished study, newest per recipe and seed, or None."""
+    if not (folder / "results").is_dir():
+        return None
+    newest: dict[tuple[str, int], Result] = {}
+    for result in read_results(folder / "results"):
+        if result.data != data.digests:
+            continue
+        before = newest.get((result.recipe, result.seed))
+        if before is None or result.created >= before.created:
+            newest[result.recipe, result.seed] = result
+    wanted = [(recipe, seed) for seed in study.seeds for recipe in study.resolved(seed)]
+    results = []
+    for recipe, seed in wanted:
+        found = newest.get((recipe.name, seed))
+        if found is None or found.spec != recipe.model_dump(mode="json"):
+            return None
+        results.append(found)
+    return results
+
+
+def _make(study: Study, data: StudyData, options: StudyOptions) -> list[Shipped]:
+    """Run, export and score every recipe."""
+    cache = Cache(options.cache_folder)
+    how = Options(options.progress, options.device, options.precision)
+    store = ImageStore()
+    shipped = []
+    for seed in study.seeds:
+        for recipe in study.resolved(seed):
+            made = execute(recipe, data.learning, cache, how)
+            name = recipe.name if len(study.seeds) == 1 else f"{recipe.name}-seed{seed}"
+            shipped.append(ship(made, name, options.folder, data.test, store, options.progress))
+    return shipped
+
+
+def _manifest(spec: DataSpec, folder: Path, progress: Progress) -> Manifest:
+    """Return the manifest that a study names, made once where it has to be made."""
+    if spec.manifest is not None:
+        return Manifest.read(spec.manifest)
+    if spec.demo is not None:
+        from lydite.data.demo import make_demo
+
+        demo = spec.demo
+        return make_demo(
+            folder / "data", size=demo.size, count=demo.count, seed=demo.seed, progress=progress
+        )
+    assert spec.scan is not None, "the validator allows no other case"
+    from lydite.data.scan import scan
+
+    path = folder / "manifest.parquet"
+    if path.is_file():
+        return Manifest.read(path)
+    scanned = scan(spec.scan.root, spec.scan.layout, real=spec.scan.real, fake=spec.scan.fake)
+    scanned.write(path)
+    return scanned
+
+
+def _same_or_refuse(study: Study, data: StudyData, options: StudyOptions) -> None:
+    """Compare the plan with the one this folder was used for, and write it down.
+
+    Raises:
+        ResumeError: it differs, and `replace` is not set.
+    """
+    path = options.folder / STUDY_FILE
+    new: dict[str, Any] = {"study": study.model_dump(mode="json"), "data": data.digests}
+    new = json.loads(json.dumps(new))
+    if path.is_file() and not options.replace:
+        old = read_json(path)
+        if old != new:
+            lines = difflib.unified_diff(
+                json.dumps(old, indent=1, sort_keys=True).splitlines(),
+                json.dumps(new, indent=1, sort_keys=True).splitlines(),
+                "in the folder",
+                "asked for",
+                lineterm="",
+                n=1,
+            )
+            raise ResumeError(
+                f"{options.folder} holds another study, or the data changed:\n"
+                + "\n".join(list(lines)[:60])
+                + "\nChoose another folder with -o, or accept the change with --replace "
+                "(finished steps that are the same are used again)."
+            )
+    write_json(path, new)

@@ -1,0 +1,234 @@
+"""A study as data: images, recipes to compare, and what to measure. Written in YAML by people."""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, model_validator
+
+from lydite.card import Frozen, validate
+from lydite.errors import ConfigError, FileError, unknown_name
+from lydite.recipe import AnyStep, Recipe, Start
+
+STUDY_VERSION = 1
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")]
+
+
+class ScanSpec(Frozen):
+    """A folder to scan: see `lydite data scan`."""
+
+    root: Path
+    layout: str = "auto"
+    real: tuple[str, ...] = ()
+    fake: tuple[str, ...] = ()
+
+
+class DemoSpec(Frozen):
+    """The built-in simulated data: see `lydite data demo`."""
+
+    size: Annotated[int, Field(ge=32, le=512)] = 64
+    count: Annotated[int, Field(ge=8)] = 400
+    seed: int = 0
+
+
+class DataSpec(Frozen):
+    """Which images, and which of their domains may be learned from.
+
+    Attributes:
+        manifest: a Parquet manifest, or
+        scan: a folder to scan, or
+        demo: the built-in data.
+        seen: domains whose train and val splits are used; every other domain is unseen.
+        exclude: domains that are left out altogether.
+        labels: the task's two labels, the positive one last.
+    """
+
+    manifest: Path | None = None
+    scan: ScanSpec | None = None
+    demo: DemoSpec | None = None
+    seen: Annotated[tuple[str, ...], Field(min_length=1)]
+    exclude: tuple[str, ...] = ()
+    labels: tuple[str, str] = ("real", "fake")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataSpec:
+        if sum(x is not None for x in (self.manifest, self.scan, self.demo)) != 1:
+            raise ValueError("give exactly one of `manifest`, `scan`, `demo`")
+        return self
+
+
+class Entry(Frozen):
+    """One recipe of a study.
+
+    Attributes:
+        name: of the recipe; unique in the study.
+        approach: short name of its kind, for grouping in tables ("BL", "CPF", ...); the name's
+            part before the first "-" unless given.
+        after: name of an earlier recipe that this one begins like; its steps come first.
+        start: where it begins, unless `after` says so.
+        steps: what it adds.
+    """
+
+    name: Name
+    approach: str = ""
+    after: Name | None = None
+    start: Start | None = None
+    steps: tuple[AnyStep, ...] = ()
+
+
+class BenchSpec(Frozen):
+    """How latency is measured, all detectors in one interleaved run of onnxruntime."""
+
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    warmup: Annotated[int, Field(ge=1)] = 10
+    repeats: Annotated[int, Field(ge=3)] = 60
+
+
+class Study(Frozen):
+    """Several recipes over one data set.
+
+    Attributes:
+        version: of this format.
+        name: of the study.
+        title: one line for the report.
+        data: images and what is seen.
+        recipes: what to compare, in the order of the tables.
+        reference: the recipe that rates and ratios are taken against; the first unless given.
+        seeds: every recipe is run once per seed.
+        bench: how latency is measured.
+    """
+
+    version: Annotated[int, Field(ge=1, le=STUDY_VERSION)] = STUDY_VERSION
+    name: Name
+    title: str = ""
+    data: DataSpec
+    recipes: Annotated[tuple[Entry, ...], Field(min_length=1)]
+    reference: Name | None = None
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    bench: BenchSpec = BenchSpec()
+
+    @model_validator(mode="after")
+    def _names(self) -> Study:
+        names = [entry.name for entry in self.recipes]
+        if len(set(names)) != len(names):
+            raise ValueError("two recipes have the same name")
+        if self.reference is not None and self.reference not in names:
+            raise ValueError(unknown_name("recipe", self.reference, names))
+        for index, entry in enumerate(self.recipes):
+            if (entry.after is None) == (entry.start is None):
+                raise ValueError(f"recipe {entry.name} needs either `after` or `start`")
+            if entry.after is not None and entry.after not in names[:index]:
+                raise ValueError(unknown_name("earlier recipe", entry.after, names[:index]))
+        return self
+
+    @property
+    def reference_name(self) -> str:
+        """Name of the recipe that all others are compared with."""
+        return self.reference or self.recipes[0].name
+
+    def resolved(self, seed: int) -> list[Recipe]:
+        """Return every recipe written out in full, `after` followed, for one seed."""
+        full: dict[str, Recipe] = {}
+        for entry in self.recipes:
+            if entry.after is not None:
+                base = full[entry.after]
+                start, steps = base.start, base.steps + entry.steps
+            else:
+                assert entry.start is not None, "the validator allows no other case"
+                start, steps = entry.start, entry.steps
+            full[entry.name] = Recipe(name=entry.name, start=start, steps=steps, seed=seed)
+        return list(full.values())
+
+    def approach_of(self, name: str) -> str:
+        """Return the approach that a recipe belongs to."""
+        entry = next(e for e in self.recipes if e.name == name)
+        return entry.approach or name.split("-")[0]
+
+
+def builtin_studies() -> list[str]:
+    """Return the names of the studies inside the package."""
+    folder = resources.files("lydite.study") / "builtin"
+    return sorted(
+        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
+    )
+
+
+def read_study(source: str) -> Study:
+    """Read a study from a YAML file, or a built-in one by name ("demo").
+
+    Raises:
+        FileError: no such file and no such built-in study.
+        ConfigError: not a valid study; the message says where and why.
+    """
+    if source in builtin_studies():
+        text = (resources.files("lydite.study") / "builtin" / f"{source}.yaml").read_text("utf-8")
+        return validate(Study, parse_yaml(text, source), f"Study {source}")
+    path = Path(source)
+    if path.is_dir():
+        path = path / "study.yaml"
+    value = parse_yaml(
+        _read_text(path, f"built-in studies: {', '.join(builtin_studies())}"), source
+    )
+    return validate(Study, value, f"Study {path}")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read one recipe from a YAML file.
+
+    Raises:
+        FileError: no such file.
+        ConfigError: not a valid recipe.
+    """
+    value = parse_yaml(_read_text(path, "a recipe is a YAML file"), str(path))
+    return validate(Recipe, value, f"Recipe {path}")
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Return the value in a YAML text, `${NAME}` in strings replaced from the environment.
+
+    Raises:
+        ConfigError: not YAML, or a variable is not set.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not valid YAML: {error}") from error
+    return _expand(value, where)
+
+
+def _read_text(path: Path, hint: str) -> str:
+    """Read a text file of at most a megabyte."""
+    from lydite.files import read_bytes
+
+    if not path.is_file():
+        raise FileError(f"There is no file {path} ({hint}).")
+    try:
+        return read_bytes(path, 1024 * 1024).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path} is not a UTF-8 text file.") from error
+
+
+def _expand(value: Any, where: str) -> Any:
+    """Replace `${NAME}` in every string of a JSON-like value."""
+    if isinstance(value, dict):
+        return {k: _expand(v, where) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_expand(v, where) for v in value]
+    if not isinstance(value, str):
+        return value
+
+    def variable(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1])
+        if found is None:
+            raise ConfigError(
+                f"{where} uses ${{{match[1]}}}, but the environment variable {match[1]} is not "
+                f"set. Set it to the folder it stands for: export {match[1]}=/path"
+            )
+        return found
+
+    return re.sub(r"\$\{([A-Z_][A-Z0-9_]*)\}", variable, value)

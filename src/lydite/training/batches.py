@@ -1,0 +1,166 @@
+"""Training batches as a pure function of the step number.
+
+Which images a step sees, where they are cut and how they are degraded follows from (seed, step,
+position) alone, so that a resumed run, any number of threads and any number of devices see the
+same data.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from lydite.card import Preprocess
+from lydite.data.images import ImageStore
+from lydite.data.manifest import Manifest, Row
+from lydite.data.preprocess import check_size, cut_tiles, grow, tile_offsets
+from lydite.errors import DataError, DecodeError
+from lydite.training.settings import TrainSettings
+
+UInt8 = NDArray[np.uint8]
+
+
+class Batches:
+    """Makes batches.
+
+    Args:
+        manifest: the images; at least one of each class.
+        preprocess: of the detector; says how large crops are.
+        settings: crop, flip, degradations, balance.
+        seed: of the step.
+        store: where decoded images come from.
+
+    Raises:
+        DataError: no images, or one class only.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        preprocess: Preprocess,
+        settings: TrainSettings,
+        seed: int,
+        store: ImageStore,
+    ) -> None:
+        self.rows: list[Row] = list(manifest.rows())
+        counts = np.bincount(manifest.targets, minlength=2) if self.rows else np.zeros(2, int)
+        if counts.min() == 0:
+            raise DataError(
+                "Training needs images of both classes. "
+                f"Got {counts[0]} real and {counts[1]} fake in the training split."
+            )
+        self.preprocess, self.settings, self.seed, self.store = preprocess, settings, seed, store
+        self.strata = _strata(self.rows, settings.balance)
+        self.partners = _partners(self.rows) if settings.balance == "pairs" else {}
+        self._orders: dict[tuple[int, int, int], NDArray[np.int64]] = {}
+
+    def positions(self, step: int, rank: int = 0, world: int = 1) -> range:
+        """Return the global sample numbers of a step that device `rank` of `world` works on."""
+        first = step * self.settings.batch
+        return range(first + rank, first + self.settings.batch, world)
+
+    def row_at(self, position: int) -> Row:
+        """Return the image of a global sample number.
+
+        Class by turns, then domain by turns, then every image of the domain once an epoch. With
+        "pairs", a fake is one made from the photograph just before it, where there is one.
+        """
+        if self.partners and position % 2:
+            partners = self.partners.get(self.row_at(position - 1).group)
+            if partners:
+                rng = np.random.default_rng([self.seed, 3, position])
+                return self.rows[int(rng.choice(partners))]
+        stratum_class = position % len(self.strata)
+        domains = self.strata[stratum_class]
+        turn = position // len(self.strata)
+        domain = turn % len(domains)
+        members = domains[domain]
+        epoch, place = divmod(turn // len(domains), len(members))
+        key = (stratum_class, domain, epoch)
+        if key not in self._orders:
+            rng = np.random.default_rng([self.seed, 1, *key])
+            # older epochs are not needed again; dropping them keeps memory flat
+            self._orders = {k: v for k, v in self._orders.items() if k[2] >= epoch - 1}
+            self._orders[key] = rng.permutation(len(members))
+        return self.rows[int(members[self._orders[key][place]])]
+
+    def load(self, positions: range) -> tuple[UInt8, NDArray[np.int64]]:
+        """Return crops (B, S, S, 3) uint8 and targets (B,) int64.
+
+        Raises:
+            DataError: an image cannot be read any more; the message names the file.
+        """
+        size = self.preprocess.size
+        crops = np.empty((len(positions), size, size, 3), np.uint8)
+        targets = np.empty(len(positions), np.int64)
+        for index, position in enumerate(positions):
+            row = self.row_at(position)
+            try:
+                rgb = self.store.get(row)
+                check_size(rgb, self.preprocess)
+            except DecodeError as error:
+                raise DataError(
+                    f"The training image {row.file} cannot be used ({error.code}): {error} "
+                    "Find all such files with: lydite data check MANIFEST"
+                ) from error
+            # a pair shares its crop, so that content and place cancel out of the gradient
+            number = position - position % 2 if self.partners else position
+            rng = np.random.default_rng([self.seed, 2, number])
+            crops[index] = self._augment(self._crop(rgb, rng), rng)
+            targets[index] = row.target
+        return crops, targets
+
+    def _crop(self, rgb: UInt8, rng: np.random.Generator) -> UInt8:
+        """Cut one crop."""
+        preprocess, size = self.preprocess, self.preprocess.size
+        if preprocess.fit == "resize":
+            return np.asarray(cut_tiles(rgb, preprocess)[0], dtype=np.uint8)
+        rgb = grow(rgb, size)
+        height, width = rgb.shape[:2]
+        if self.settings.crop == "tiles":
+            y = int(rng.choice(tile_offsets(height, size, preprocess.tiles)))
+            x = int(rng.choice(tile_offsets(width, size, preprocess.tiles)))
+        else:
+            y, x = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
+        return np.asarray(rgb[y : y + size, x : x + size], dtype=np.uint8)
+
+    def _augment(self, crop: UInt8, rng: np.random.Generator) -> UInt8:
+        """Mirror and degrade one crop, as the settings say."""
+        settings = self.settings
+        if settings.flip and rng.random() < 0.5:
+            crop = crop[:, ::-1]
+        if settings.blur and rng.random() < settings.blur:
+            radius = float(rng.uniform(0.1, settings.blur_radius))
+            image = Image.fromarray(np.ascontiguousarray(crop))
+            crop = np.asarray(image.filter(ImageFilter.GaussianBlur(radius)))
+        if settings.jpeg and rng.random() < settings.jpeg:
+            low, high = settings.jpeg_quality
+            buffer = io.BytesIO()
+            image = Image.fromarray(np.ascontiguousarray(crop))
+            image.save(buffer, "JPEG", quality=int(rng.integers(low, high + 1)))
+            crop = np.asarray(Image.open(buffer).convert("RGB"))
+        return np.asarray(crop, dtype=np.uint8)
+
+
+def _strata(rows: list[Row], balance: str) -> list[list[NDArray[np.int64]]]:
+    """Group row numbers by class, then domain; for "none" all in one."""
+    if balance == "none":
+        return [[np.arange(len(rows))]]
+    groups: dict[int, dict[str, list[int]]] = {0: defaultdict(list), 1: defaultdict(list)}
+    for number, row in enumerate(rows):
+        groups[row.target][row.domain].append(number)
+    return [[np.array(groups[c][d]) for d in sorted(groups[c])] for c in (0, 1)]
+
+
+def _partners(rows: list[Row]) -> dict[str, NDArray[np.int64]]:
+    """Return the fakes of every group that holds a photograph too."""
+    real = {row.group for row in rows if row.target == 0}
+    found: dict[str, list[int]] = defaultdict(list)
+    for number, row in enumerate(rows):
+        if row.target == 1 and row.group in real:
+            found[row.group].append(number)
+    return {group: np.array(numbers) for group, numbers in found.items()}

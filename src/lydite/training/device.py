@@ -1,0 +1,81 @@
+"""Which device and number format to train with."""
+
+from __future__ import annotations
+
+import os
+from typing import TypeVar
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from lydite.errors import ConfigError
+from lydite.recipe import Context
+
+Module = TypeVar("Module", bound=nn.Module)
+#: below this many input channels a convolution is bound by memory, and bfloat16 only costs casts
+_DENSE_CHANNELS = 16
+
+
+def make_fabric(context: Context, network: nn.Module) -> Fabric:
+    """Return Fabric for the context's device and precision.
+
+    Under `torchrun` every process takes its own GPU and gradients are averaged (DDP); otherwise
+    one device is used.
+
+    Raises:
+        ConfigError: "cuda" is wanted and there is none, or an unknown device or precision.
+    """
+    device, precision = context.device, context.precision
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"Unknown device '{device}'. Allowed: auto, cpu, cuda.")
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ConfigError(f"Unknown precision '{precision}'. Allowed: auto, float32, bfloat16.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("Device 'cuda' was asked for, but torch sees no GPU. Use 'cpu'.")
+    best_device, best_dtype = number_format()
+    if device == "auto":
+        device = best_device
+    if precision == "auto":
+        pays = best_dtype is torch.bfloat16 and (device == "cuda" or _mostly_dense(network))
+        precision = "bfloat16" if pays else "float32"
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    fabric = Fabric(
+        accelerator=device,
+        devices=here if world > 1 else 1,
+        num_nodes=max(1, world // here),
+        strategy="ddp" if world > 1 else "auto",
+        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
+def number_format() -> tuple[str, torch.dtype]:
+    """Return the device that "auto" means here, and the format in which it multiplies fastest.
+
+    A CPU counts as fast in bfloat16 with AMX or AVX512-BF16 instructions.
+    """
+    if torch.cuda.is_available():
+        return "cuda", torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    can = torch.cpu.get_capabilities()
+    fast = bool(can.get("amx_bf16") or can.get("avx512_bf16"))
+    return "cpu", torch.bfloat16 if fast else torch.float32
+
+
+def place_(network: Module, device: torch.device, layout: torch.memory_format) -> Module:
+    """Move a network to a device and memory layout, in place, and return it."""
+    network.to(device)
+    network.to(memory_format=layout)  # type: ignore[call-overload]
+    return network
+
+
+def _mostly_dense(network: nn.Module) -> bool:
+    """Tell whether most convolution weights read many channels at once."""
+    weights = {True: 0, False: 0}
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            dense = module.in_channels // module.groups >= _DENSE_CHANNELS
+            weights[dense] += module.weight.numel()
+    return weights[True] > weights[False]

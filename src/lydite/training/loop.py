@@ -1,0 +1,310 @@
+"""The one training loop, and the step `train`.
+
+The loop reads from top to bottom: batch, loss, update, checkpoint. What is learned is an
+objective's business, where batches come from is `batches`', devices and precision are Lightning
+Fabric's (several GPUs: start the same command under `torchrun`).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from lydite.card import MaskWeights
+from lydite.data.images import ImageStore
+from lydite.detector import Detector
+from lydite.errors import ConfigError, TrainingError
+from lydite.models.contract import Network
+from lydite.recipe import STEPS, Context, Stage, Step
+from lydite.training.batches import Batches
+from lydite.training.checkpoint import load_checkpoint_, save_checkpoint
+from lydite.training.device import make_fabric, place_
+from lydite.training.objectives import Objective, cross_entropy
+from lydite.training.settings import TrainSettings
+
+LOADER_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training run gives back.
+
+    Attributes:
+        network: trained, on the CPU, in evaluation mode.
+        report: steps, final loss (moving average), seconds, images a second, device, precision.
+    """
+
+    network: Network
+    report: dict[str, float | int | str | None]
+
+
+def fit(
+    network: Network,
+    objective: Objective,
+    detector: Detector,
+    settings: TrainSettings,
+    context: Context,
+    *,
+    what: str = "train",
+    companions: tuple[nn.Module, ...] = (),
+) -> Fitted:
+    """Train a copy of `network`; killed at any moment, the same call goes on where it stopped.
+
+    Args:
+        network: where to begin; stays as it is.
+        objective: what to minimize.
+        detector: gives preprocessing and edits (masked weights stay zero).
+        settings: steps, batch, learning rate, crops.
+        context: data, seed, scratch folder, progress, device.
+        what: name shown in progress.
+        companions: further networks that the objective calls (a teacher); moved to the device.
+
+    Raises:
+        DataError: an image cannot be read, or a class is missing.
+        TrainingError: the loss is not finite, or the loader hangs; the last checkpoint stands.
+        ResumeError: the checkpoint in the folder does not fit.
+    """
+    masks = _masks(network, detector)
+    network = copy.deepcopy(network)
+    fabric = make_fabric(context, network)
+    preprocess = detector.card.preprocess
+    batches = Batches(context.train, preprocess, settings, context.seed, ImageStore())
+    run = _Run(fabric, network, objective, settings, context, batches, masks, companions)
+    report = run.run(what)
+    return Fitted(run.result(), report)
+
+
+class _Run:
+    """State of one training run."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        network: Network,
+        objective: Objective,
+        settings: TrainSettings,
+        context: Context,
+        batches: Batches,
+        masks: dict[str, Tensor],
+        companions: tuple[nn.Module, ...],
+    ) -> None:
+        self.fabric, self.objective, self.settings = fabric, objective, settings
+        self.context, self.batches, self.seed = context, batches, context.seed
+        self.network = place_(network, fabric.device, torch.channels_last)
+        self.masks = {k: v.to(fabric.device) for k, v in masks.items()}
+        for module in companions:
+            module.to(fabric.device).eval()
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        self.step, self.average, self.notes = load_checkpoint_(
+            context.folder, self.network, optimizer
+        )
+        if self.average is not None:
+            self.average = {k: v.to(fabric.device) for k, v in self.average.items()}
+        elif settings.ema:
+            self.average = {k: v.clone() for k, v in self._floats().items()}
+        self.optimizer = optimizer
+        self.model, self.fabric_optimizer = fabric.setup(self.network, optimizer)
+        self.normalize = _Normalizer(batches, fabric.device)
+        self.pieces = int(self.notes.get("pieces", 1))
+        self.loss = float(self.notes.get("loss", math.nan))
+        self.seconds = float(self.notes.get("seconds", 0.0))
+
+    def run(self, what: str) -> dict[str, float | int | str | None]:
+        """Do the remaining steps and return the report."""
+        settings, total = self.settings, self.settings.steps
+        first, started = self.step, time.perf_counter()
+        saved, before = started, self.seconds
+        with ThreadPoolExecutor(1, thread_name_prefix="lydite-loader") as pool:
+            waiting = self._fetch(pool, self.step)
+            while self.step < total:
+                images, targets = self._receive(waiting)
+                if self.step + 1 < total:
+                    waiting = self._fetch(pool, self.step + 1)
+                loss = self._update(images, targets)
+                self.loss = loss if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * loss
+                self.step += 1
+                now = time.perf_counter()
+                self.seconds = before + now - started
+                speed = (self.step - first) * settings.batch / (now - started)
+                note = f"loss {self.loss:.3f}, {speed:.0f} images/s"
+                self.context.progress(what, self.step, total, note)
+                if now - saved >= settings.checkpoint_s and self.step < total:
+                    self._save()
+                    saved = time.perf_counter()
+        return {
+            "steps": total,
+            "loss": round(self.loss, 6),
+            "seconds": round(self.seconds, 1),
+            "images": total * settings.batch,
+            "device": str(self.fabric.device),
+            "precision": str(self.fabric._precision.precision),
+            "devices": self.fabric.world_size,
+        }
+
+    def result(self) -> Network:
+        """Return the trained network on the CPU."""
+        if self.average is not None:
+            self.network.load_state_dict(self.network.state_dict() | self.average)
+        # standard memory layout again, so that stored weights do not depend on the training device
+        network = place_(self.network, torch.device("cpu"), torch.contiguous_format)
+        for parameter in network.parameters():
+            parameter.grad = None
+        network.eval()
+        return network
+
+    def _fetch(self, pool: ThreadPoolExecutor, step: int) -> Future[Any]:
+        """Start loading a step's batch in the background."""
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        return pool.submit(self.batches.load, self.batches.positions(step, rank, world))
+
+    def _receive(self, waiting: Future[Any]) -> tuple[Tensor, Tensor]:
+        """Wait for a batch and bring it to the device."""
+        try:
+            crops, targets = waiting.result(timeout=LOADER_TIMEOUT_S)
+        except FutureTimeoutError:
+            names = [str(self.batches.row_at(p).file) for p in self.batches.positions(self.step)]
+            raise TrainingError(
+                f"Loading a batch took over {LOADER_TIMEOUT_S:.0f} s. One of these files hangs: "
+                + ", ".join(names)
+            ) from None
+        return self.normalize(crops), torch.from_numpy(targets).to(self.fabric.device)
+
+    def _update(self, images: Tensor, targets: Tensor) -> float:
+        """Do one optimizer step and return the loss; out of memory halves the pieces."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr_at(self.step)
+        self.model.train()
+        while True:
+            # dropout draws from a generator that depends on the step alone, so resuming is exact
+            torch.manual_seed((self.seed * 1_000_003 + self.step) % 2**63)
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                loss = self._backward(images, targets)
+                break
+            except RuntimeError as error:
+                if not _out_of_memory(error) or self.pieces * 2 > len(images) // 2:
+                    raise
+                self.pieces *= 2
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The loss became {loss} at step {self.step + 1}. The last good state is kept in "
+                f"{self.context.folder}. Try a smaller `lr` (now {self.settings.lr:g})."
+            )
+        if self.settings.clip:
+            self.fabric.clip_gradients(
+                self.model, self.fabric_optimizer, max_norm=self.settings.clip
+            )
+        self.fabric_optimizer.step()
+        self._after_step_()
+        return loss
+
+    def _backward(self, images: Tensor, targets: Tensor) -> float:
+        """Add up the gradients of a batch, in as many pieces as memory needs; return its loss."""
+        total = 0.0
+        for part, wanted in zip(images.chunk(self.pieces), targets.chunk(self.pieces), strict=True):
+            share = len(part) / len(images)
+            loss = self.objective(self.model(part).float(), part, wanted) * share
+            self.fabric.backward(loss)
+            total += float(loss.detach())
+        return total
+
+    def _after_step_(self) -> None:
+        """Put masked weights back to zero and move the average."""
+        with torch.no_grad():
+            parameters = dict(self.network.named_parameters())
+            for name, mask in self.masks.items():
+                parameters[name].mul_(mask)
+            if self.average is not None:
+                # the average forgets the random start quickly (as in Polyak warm-up)
+                decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+                for name, value in self._floats().items():
+                    self.average[name].lerp_(value, 1 - decay)
+
+    def _floats(self) -> dict[str, Tensor]:
+        """Return the floating-point weights and buffers."""
+        state = self.network.state_dict()
+        return {k: v.detach() for k, v in state.items() if v.is_floating_point()}
+
+    def _save(self) -> None:
+        """Write a checkpoint (first device only)."""
+        notes: dict[str, float | str] = {
+            "loss": self.loss,
+            "seconds": self.seconds,
+            "pieces": self.pieces,
+        }
+        if self.fabric.is_global_zero:
+            save_checkpoint(
+                self.context.folder, self.step, self.network, self.optimizer, self.average, notes
+            )
+
+
+class _Normalizer:
+    """Preprocessing's normalization on the device: uint8 (B, S, S, 3) to float (B, 3, S, S)."""
+
+    def __init__(self, batches: Batches, device: torch.device) -> None:
+        preprocess = batches.preprocess
+        std = torch.tensor(preprocess.std)
+        self.scale = (1.0 / (255.0 * std)).to(device).view(1, 3, 1, 1)
+        self.shift = (torch.tensor(preprocess.mean) / std).to(device).view(1, 3, 1, 1)
+        self.device = device
+
+    def __call__(self, crops: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
+        tensor = torch.from_numpy(crops).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        values = tensor.float() * self.scale - self.shift
+        return values.contiguous(memory_format=torch.channels_last)
+
+
+def _masks(network: Network, detector: Detector) -> dict[str, Tensor]:
+    """Return 0/1 masks of the weights that the card says are pruned by mask."""
+    names = {n for e in detector.card.edits if isinstance(e, MaskWeights) for n in e.parameters}
+    weights = dict(network.named_parameters())
+    return {n: (weights[n].detach() != 0).float() for n in sorted(names) if n in weights}
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether a runtime error means that memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@STEPS.add("train")
+class Train(Step, TrainSettings):
+    """Train the network from where it is, all layers, with cross-entropy on the labels."""
+
+    kind: ClassVar[str] = "train"
+
+    def check(self, stage: Stage) -> None:
+        """Note that the network has learned, and what that takes."""
+        super().check(stage)
+        stage.trained = True
+        stage.images += self.steps * self.batch
+
+    def run(self, parent: Detector, context: Context) -> Detector:
+        """Return the trained detector."""
+        objective = cross_entropy(self.label_smoothing)
+        fitted = fit(parent.network, objective, parent, self, context, what=self.kind)
+        return parent.evolve(network=fitted.network, training=fitted.report)
+
+
+def require_trained(step: Step, stage: Stage, why: str) -> None:
+    """Refuse a step on an untrained network.
+
+    Raises:
+        ConfigError: the network has not learned anything yet.
+    """
+    if not stage.trained:
+        raise ConfigError(
+            f"`{step.kind}` needs a trained network: {why} "
+            "Put `train` before it, or start from a trained `detector`."
+        )

@@ -1,0 +1,71 @@
+"""How a network is trained: one validated set of options shared by train, finetune and distill."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lydite.card import Fraction, Frozen
+
+
+class TrainSettings(Frozen):
+    """Options of every step that trains.
+
+    Attributes:
+        steps: optimizer steps.
+        batch: images a step, over all devices.
+        lr: peak learning rate of AdamW.
+        weight_decay: decoupled weight decay.
+        schedule: "cosine" (linear warm-up, then half a cosine down to zero), or "constant".
+        warmup: share of the steps that warms up.
+        crop: where training crops come from: "random" positions, or the very "tiles" that
+            prediction looks at (keeps the phase of a generator's grid, which is easier to learn
+            and less general).
+        flip: mirror half of the crops.
+        jpeg: probability of re-compressing a crop at a quality in `jpeg_quality`.
+        jpeg_quality: lowest and highest quality.
+        blur: probability of a Gaussian blur with a radius up to `blur_radius` pixels.
+        blur_radius: largest radius.
+        balance: "class" draws real and fake equally, and within a class every domain equally;
+            "pairs" does the same, but follows a photograph by a fake of its own group, cut at the
+            same place, where the data have one (then only the generator's trace tells them
+            apart); "none" draws images as they come.
+        label_smoothing: as in Szegedy et al. 2016.
+        ema: decay of an exponential moving average of the weights, which then are the result;
+            0 keeps the last weights.
+        clip: largest norm of the gradient; 0 for no limit.
+        checkpoint_s: seconds between checkpoints that a killed run goes on from.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
+    batch: Annotated[int, Field(ge=2, le=65536)] = 32
+    lr: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.01
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: Fraction = 0.1
+    crop: Literal["random", "tiles"] = "random"
+    flip: bool = True
+    jpeg: Fraction = 0.0
+    jpeg_quality: tuple[
+        Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]
+    ] = (70, 95)
+    blur: Fraction = 0.0
+    blur_radius: Annotated[float, Field(gt=0, le=10)] = 1.0
+    balance: Literal["class", "pairs", "none"] = "class"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip: Annotated[float, Field(ge=0)] = 1.0
+    checkpoint_s: Annotated[float, Field(ge=0)] = 20.0
+
+    def lr_at(self, step: int) -> float:
+        """Return the learning rate of step `step` (0-based)."""
+        import math
+
+        if self.schedule == "constant":
+            return self.lr
+        warm = max(1, round(self.warmup * self.steps))
+        if step < warm:
+            return self.lr * (step + 1) / warm
+        done = (step - warm) / max(1, self.steps - warm)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * done))

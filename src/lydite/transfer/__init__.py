@@ -1,0 +1,1 @@
+"""Transfer: what teaches a detector another generator."""

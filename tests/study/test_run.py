@@ -1,0 +1,175 @@
+"""A small study end to end: results, resuming, refusals, and a kill that leaves no trace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lydite.data.manifest import Manifest
+from lydite.errors import BusyError, ConfigError, DataError, ResumeError
+from lydite.files import lock_folder, sha256_file
+from lydite.study.results import Result, read_results
+from lydite.study.run import StudyOptions, plan_study, run_study
+from lydite.study.spec import Study
+
+TINY = {"network": "lydite-small", "config": {"widths": [8, 16]}}
+TRAIN = {"train": {"steps": 6, "batch": 8, "checkpoint_s": 0.0}}
+
+
+def make(manifest: Manifest, folder: Path, **changes: object) -> Study:
+    path = folder / "given.parquet"
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest.write(path)
+    value = {
+        "name": "tiny",
+        "data": {"manifest": path, "seen": [sorted(set(manifest.column("domain")))[0]]},
+        "bench": {"warmup": 1, "repeats": 3},
+        "recipes": [
+            {"name": "BL", "start": TINY, "steps": [TRAIN]},
+            {
+                "name": "CPF-50",
+                "after": "BL",
+                "steps": [
+                    {"prune": {"rate": 0.5, "multiple": 1}},
+                    {"finetune": {"steps": 2, "batch": 8}},
+                ],
+            },
+            {"name": "CQ", "after": "BL", "steps": [{"quantize": {"scheme": "linear-int8"}}]},
+        ],
+    }
+    return Study.model_validate(value | changes)
+
+
+@pytest.fixture(scope="module")
+def done(
+    tiny_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Study, StudyOptions, list[Result]]:
+    folder = tmp_path_factory.mktemp("study")
+    study = make(tiny_manifest, folder)
+    options = StudyOptions(folder / "out", device="cpu")
+    return study, options, run_study(study, options)
+
+
+def test_results_have_everything(done: tuple[Study, StudyOptions, list[Result]]) -> None:
+    study, options, results = done
+    assert [r.recipe for r in results] == ["BL", "CPF-50", "CQ"]
+    assert results[0].reference
+    assert results[0].cost.latency_ratio == pytest.approx(1.0)
+    rate = results[1].cost.compression_rate
+    assert rate is not None
+    assert rate >= 0.5
+    for result in results:
+        for domain in ("seen", "unseen-mean"):
+            figure = result.figure("auc", group=domain, split="test")
+            assert figure is not None
+            assert figure.n > 0
+        onnx = options.folder / "detectors" / result.recipe / "model.onnx"
+        assert result.cost.size_bytes == onnx.stat().st_size
+    assert read_results(options.folder / "results") == sorted(
+        results, key=lambda r: (r.recipe, r.seed)
+    )
+    assert study.reference_name == "BL"
+
+
+def test_common_steps_are_done_once(done: tuple[Study, StudyOptions, list[Result]]) -> None:
+    _, options, results = done
+    assert results[0].steps[0].key == results[1].steps[0].key
+    assert [step.cached for step in results[1].steps] == [True, False, False]
+    folders = [p for p in options.cache_folder.iterdir() if p.is_dir()]
+    assert len(folders) == 4
+    assert not [p for p in folders if p.name.endswith(".unfinished")]
+
+
+def test_a_finished_study_is_not_run_again(
+    done: tuple[Study, StudyOptions, list[Result]],
+) -> None:
+    study, options, results = done
+    said = []
+    again = run_study(
+        study,
+        StudyOptions(options.folder, device="cpu", progress=lambda *words: said.append(words)),
+    )
+    assert again == results
+    assert "already finished" in said[-1][-1]
+
+
+def test_a_changed_recipe_is_refused_with_the_difference(
+    done: tuple[Study, StudyOptions, list[Result]],
+) -> None:
+    study, options, _ = done
+    value = study.model_dump(mode="json")
+    value["recipes"][0]["steps"] = [{"train": {"steps": 7, "batch": 8}}]
+    with pytest.raises(ResumeError, match=r'(?s)-.*"steps": 6.*\+.*"steps": 7'):
+        run_study(Study.model_validate(value), options)
+
+
+def test_two_runs_in_one_folder(done: tuple[Study, StudyOptions, list[Result]]) -> None:
+    study, options, _ = done
+    with lock_folder(options.folder), pytest.raises(BusyError):
+        run_study(study, options)
+
+
+def test_an_unknown_domain_names_the_known_ones(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    study = make(tiny_manifest, tmp_path)
+    value = study.model_dump(mode="json")
+    value["data"]["seen"] = ["nowhere"]
+    with pytest.raises(DataError, match="Domains:"):
+        run_study(Study.model_validate(value), StudyOptions(tmp_path / "out"))
+
+
+def test_impossible_orders_are_refused_before_any_work(
+    tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    for steps in ([{"prune": {"rate": 0.5}}], [TRAIN, "quantize", "finetune"], ["finetune"]):
+        study = make(
+            tiny_manifest, tmp_path, recipes=[{"name": "X", "start": TINY, "steps": steps}]
+        )
+        with pytest.raises(ConfigError, match="Recipe X"):
+            plan_study(study, StudyOptions(tmp_path / "out"), estimate=False)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("cache/*"))
+
+
+def test_a_plan_counts_common_steps_once(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    plan = plan_study(make(tiny_manifest, tmp_path), StudyOptions(tmp_path / "out"))
+    assert len(plan.steps) == 4
+    assert plan.seconds > 0
+    assert plan.disk_bytes > 0
+    assert not (tmp_path / "out" / "cache").exists()
+
+
+def test_kill_and_run_again_gives_the_same_weights(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    """SIGKILL at several moments of a run in its own process, until it gets through."""
+    recipe = {"name": "BL", "start": TINY, "steps": [{"train": TRAIN["train"] | {"steps": 40}}]}
+    study = make(tiny_manifest, tmp_path, recipes=[recipe])
+    whole = run_study(study, StudyOptions(tmp_path / "whole", device="cpu"))
+    file = tmp_path / "study.json"
+    file.write_text(study.model_dump_json(), encoding="utf-8")
+    script = (
+        "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
+        "from lydite.study.run import *; from lydite.study.spec import Study\n"
+        "study = Study.model_validate_json(Path(sys.argv[1]).read_text())\n"
+        "say = lambda *w: print(*w, flush=True)\n"
+        "run_study(study, StudyOptions(Path(sys.argv[2]), device='cpu', progress=say))\n"
+    )
+    command = [sys.executable, "-c", script, str(file), str(tmp_path / "cut")]
+    for wanted in ("train 3 ", "train 19 "):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+            assert process.stdout is not None
+            for line in process.stdout:
+                if wanted in line:
+                    time.sleep(0.01)
+                    os.kill(process.pid, signal.SIGKILL)
+                    break
+        assert process.returncode == -signal.SIGKILL
+        assert not list((tmp_path / "cut").rglob("results/*.json"))
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603
+    result = read_results(tmp_path / "cut" / "results")[0]
+    assert result.key == whole[0].key
+    weights = "detectors/BL/model.safetensors"
+    assert sha256_file(tmp_path / "cut" / weights) == sha256_file(tmp_path / "whole" / weights)

@@ -1,0 +1,126 @@
+"""Study files: what is allowed, what is refused and with which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lydite.errors import ConfigError, FileError
+from lydite.recipe import parse_step
+from lydite.study.schema import json_schema
+from lydite.study.spec import builtin_studies, read_recipe, read_study
+
+GOOD = """
+name: small
+data: {manifest: m.parquet, seen: [a]}
+recipes:
+  - name: BL
+    start: {network: lydite-small}
+    steps: [{train: {steps: 10}}]
+  - name: CPF-90
+    after: BL
+    steps: [{prune: {rate: 0.9}}, finetune]
+"""
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "study.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_after_puts_the_other_recipes_steps_first(tmp_path: Path) -> None:
+    study = read_study(write(tmp_path, GOOD))
+    recipes = study.resolved(7)
+    assert [step.kind for step in recipes[1].steps] == ["train", "prune", "finetune"]
+    assert recipes[1].start == recipes[0].start
+    assert {recipe.seed for recipe in recipes} == {7}
+    assert study.approach_of("CPF-90") == "CPF"
+    assert study.reference_name == "BL"
+
+
+def test_recipes_go_to_data_and_back(tmp_path: Path) -> None:
+    study = read_study(write(tmp_path, GOOD))
+    for recipe in study.resolved(0):
+        assert type(recipe).model_validate(recipe.model_dump(mode="json")) == recipe
+
+
+def test_equal_beginnings_have_equal_keys(tmp_path: Path) -> None:
+    from lydite.study.execute import keys_of, start_of
+
+    data = {"train": "0" * 64, "val": "1" * 64}
+    one, other = read_study(write(tmp_path, GOOD)).resolved(0)
+    keys = [keys_of(r, start_of(r).card.key, data) for r in (one, other)]
+    assert keys[0][0] == keys[1][0]
+    assert len(set(keys[1])) == 3
+    changed = keys_of(other, start_of(other).card.key, data | {"train": "2" * 64})
+    assert not set(changed) & set(keys[1])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("prune:", "prun:", "Did you mean 'prune'"),
+        ("rate: 0.9", "rate: 90", "rate"),
+        ("steps: 10", "stepz: 10", "stepz"),
+        ("after: BL", "after: BLL", "Did you mean 'BL'"),
+        ("name: small", "name: ../small", "name"),
+        ("seen: [a]", "seen: []", "seen"),
+        ("manifest: m.parquet, ", "", "exactly one of"),
+        ("name: CPF-90", "name: BL", "same name"),
+        ("name: small", "name: small\nversion: 99", "version"),
+        ("name: small", "name: small\n\t- x", "not valid YAML"),
+        ("m.parquet", "${LYDITE_NO_SUCH_VARIABLE}", "LYDITE_NO_SUCH_VARIABLE"),
+    ],
+)
+def test_mistakes_are_explained(tmp_path: Path, old: str, new: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words.replace("(", r"\(")):
+        read_study(write(tmp_path, GOOD.replace(old, new)))
+
+
+def test_a_missing_file_names_the_builtin_studies(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="demo"):
+        read_study(str(tmp_path / "nothing.yaml"))
+
+
+@pytest.mark.parametrize("name", builtin_studies())
+def test_builtin_studies_are_valid(name: str) -> None:
+    study = read_study(name)
+    assert len(study.resolved(0)) == len(study.recipes)
+
+
+def test_variables_are_read_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LYDITE_TEST_FOLDER", "/somewhere")
+    study = read_study(write(tmp_path, GOOD.replace("m.parquet", "'${LYDITE_TEST_FOLDER}/m'")))
+    assert study.data.manifest == Path("/somewhere/m")
+
+
+def test_a_recipe_file(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("name: one\nstart: {network: lydite-small}\nsteps: [train]\n", "utf-8")
+    assert read_recipe(path).steps[0].kind == "train"
+
+
+@pytest.mark.parametrize("of", ["recipe", "study", "card"])
+def test_schemas_name_every_step(of: str) -> None:
+    schema = json_schema(of)
+    assert schema["type"] == "object"
+    if of != "card":
+        assert "step-prune" in schema["$defs"]
+        assert "rate" in schema["$defs"]["step-prune"]["properties"]
+
+
+@pytest.mark.parametrize("value", [3, {"train": {}, "prune": {}}, ["train"], {}])
+def test_what_is_no_step_is_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match="A step is a name"):
+        parse_step(value)
+
+
+def test_every_step_goes_to_yaml_and_back() -> None:
+    for entry in ({"train": {"steps": 5}}, {"prune": {"rate": 0.5}}, {"quantize": {}}):
+        step = parse_step(entry)
+        assert parse_step(yaml.safe_load(yaml.safe_dump(step.spec()))) == step

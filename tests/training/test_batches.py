@@ -1,0 +1,132 @@
+"""Batches are a pure function of the step: same data for any resume, order of calls or device."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lydite.card import Preprocess
+from lydite.data.images import ImageStore
+from lydite.data.manifest import SCHEMA, Manifest, from_columns
+from lydite.errors import DataError
+from lydite.files import sha256_file
+from lydite.training.batches import Batches
+from lydite.training.settings import TrainSettings
+
+
+def make(manifest: Manifest, seed: int = 3, **options: object) -> Batches:
+    settings = TrainSettings.model_validate({"batch": 8, **options})
+    return Batches(manifest, Preprocess(size=64), settings, seed, ImageStore())
+
+
+def test_batches_do_not_depend_on_what_was_loaded_before(tiny_manifest: Manifest) -> None:
+    train = tiny_manifest.select(split="train")
+    one, other = make(train), make(train)
+    for step in range(5):
+        one.load(one.positions(step))
+    crops, targets = one.load(one.positions(5))
+    again, wanted = other.load(other.positions(5))
+    np.testing.assert_array_equal(crops, again)
+    np.testing.assert_array_equal(targets, wanted)
+
+
+def test_devices_share_one_global_batch(tiny_manifest: Manifest) -> None:
+    batches = make(tiny_manifest.select(split="train"))
+    parts = [batches.positions(4, rank, 2) for rank in range(2)]
+    assert sorted([*parts[0], *parts[1]]) == list(batches.positions(4))
+
+
+def test_classes_and_domains_are_balanced_and_every_image_is_seen(tiny_manifest: Manifest) -> None:
+    train = tiny_manifest.select(split="train")
+    batches = make(train)
+    rows = [batches.row_at(p) for p in range(8 * len(train))]
+    labels = Counter(row.label for row in rows)
+    assert labels["real"] == labels["fake"]
+    domains = Counter((row.label, row.domain) for row in rows)
+    assert max(domains.values()) - min(domains.values()) <= 1
+    assert {row.sha256 for row in rows} == set(train.column("sha256"))
+
+
+def test_an_epoch_visits_each_image_once(tiny_manifest: Manifest) -> None:
+    train = tiny_manifest.select(split="train")
+    batches = make(train, balance="none")
+    rows = [batches.row_at(p).path for p in range(len(train))]
+    assert sorted(rows) == sorted(train.column("path"))
+
+
+def test_pairs_share_group_and_place(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
+    for number in range(6):
+        photograph = rng.integers(0, 256, (90, 100, 3), dtype=np.uint8)
+        for label, image in (("real", photograph), ("fake", photograph ^ 1)):
+            path = tmp_path / f"{label}-{number}.png"
+            Image.fromarray(image).save(path)
+            row = {
+                "path": path.name,
+                "sha256": sha256_file(path),
+                "label": label,
+                "generator": "g",
+                "domain": "d",
+                "split": "train",
+                "group": str(number),
+                "bytes": path.stat().st_size,
+            }
+            for name in SCHEMA.names:
+                columns[name].append(row.get(name))
+    batches = make(from_columns(columns, tmp_path), balance="pairs")
+    for step in range(4):
+        crops, targets = batches.load(batches.positions(step))
+        assert targets.tolist() == [0, 1] * 4
+        np.testing.assert_array_equal(crops[0::2] ^ 1, crops[1::2])
+
+
+def test_seeds_differ(tiny_manifest: Manifest) -> None:
+    train = tiny_manifest.select(split="train")
+    one, other = make(train, seed=1), make(train, seed=2)
+    assert not np.array_equal(one.load(one.positions(0))[0], other.load(other.positions(0))[0])
+
+
+def test_tile_crops_are_tiles_of_the_image(tiny_manifest: Manifest) -> None:
+    from lydite.data.preprocess import cut_tiles
+
+    train = tiny_manifest.select(split="train")
+    batches = make(train, crop="tiles", flip=False)
+    crops, _ = batches.load(batches.positions(0))
+    store = ImageStore()
+    for position, crop in zip(batches.positions(0), crops, strict=True):
+        tiles = cut_tiles(store.get(batches.row_at(position)), batches.preprocess)
+        assert any(np.array_equal(crop, tile) for tile in tiles)
+
+
+def test_degradations_change_crops_but_little(tiny_manifest: Manifest) -> None:
+    train = tiny_manifest.select(split="train")
+    plain, degraded = make(train), make(train, jpeg=1.0, blur=1.0)
+    one = plain.load(plain.positions(0))[0].astype(float)
+    other = degraded.load(degraded.positions(0))[0].astype(float)
+    assert 0 < np.abs(one - other).mean() < 40
+
+
+def test_one_class_is_refused(tiny_manifest: Manifest) -> None:
+    with pytest.raises(DataError, match="both classes"):
+        make(tiny_manifest.select(label="real"))
+
+
+def test_an_unreadable_image_is_named(tiny_manifest: Manifest) -> None:
+    train = tiny_manifest.select(split="train")
+    batches = make(train)
+    row = batches.row_at(0)
+
+    class Broken(ImageStore):
+        def get(self, row):  # type: ignore[no-untyped-def]
+            from lydite.errors import DecodeError
+
+            raise DecodeError("cut short", "truncated")
+
+    batches.store = Broken()
+    with pytest.raises(DataError, match=row.path.split("/")[-1]):
+        batches.load(batches.positions(0))

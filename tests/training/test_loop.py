@@ -1,0 +1,175 @@
+"""The loop: learns, resumes to the bit, stops on NaN, keeps masks."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from lydite.card import Architecture, MaskWeights
+from lydite.data.manifest import Manifest
+from lydite.detector import Detector
+from lydite.errors import ResumeError, TrainingError
+from lydite.recipe import Context
+from lydite.training.checkpoint import CHECKPOINT_NAME
+from lydite.training.loop import Train, fit
+from lydite.training.objectives import cross_entropy, soft_target_loss
+from lydite.training.settings import TrainSettings
+
+TINY = Architecture(network="lydite-small", input_size=64, config={"widths": [4, 8]})
+
+
+class Killed(Exception):
+    """Stands for a kill between two steps."""
+
+
+def context(manifest: Manifest, folder: Path, kill_at: int | None = None) -> Context:
+    def progress(_what: str, done: int, _total: int, _note: str) -> None:
+        if done == kill_at:
+            raise Killed
+
+    return Context(
+        manifest.select(split="train"),
+        manifest.select(split="val"),
+        seed=5,
+        folder=folder,
+        progress=progress,
+        device="cpu",
+    )
+
+
+def weights(detector: Detector) -> dict[str, torch.Tensor]:
+    return detector.network.state_dict()
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("kill_at", [1, 4, 7])
+def test_a_killed_run_ends_with_the_same_weights(
+    tiny_manifest: Manifest, tmp_path: Path, kill_at: int, ema: float
+) -> None:
+    step = Train(steps=8, batch=8, checkpoint_s=0.0, ema=ema)
+    start = Detector.start(TINY, seed=1)
+    whole = step.run(start, context(tiny_manifest, tmp_path / "whole"))
+    with pytest.raises(Killed):
+        step.run(start, context(tiny_manifest, tmp_path / "cut", kill_at))
+    resumed = step.run(start, context(tiny_manifest, tmp_path / "cut"))
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[name]), name
+
+
+def test_dropout_networks_resume_to_the_bit_too(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    step = Train(steps=4, batch=4, checkpoint_s=0.0)
+    start = Detector.start(Architecture(network="paper-student-0.44m", input_size=64), seed=1)
+    whole = step.run(start, context(tiny_manifest, tmp_path / "whole"))
+    with pytest.raises(Killed):
+        step.run(start, context(tiny_manifest, tmp_path / "cut", 3))
+    resumed = step.run(start, context(tiny_manifest, tmp_path / "cut"))
+    assert all(torch.equal(v, weights(resumed)[n]) for n, v in weights(whole).items())
+
+
+def test_training_learns_the_easy_artifact(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    from lydite.evaluate.metrics import auc
+    from lydite.evaluate.score import score_detector
+
+    start = Detector.start(TINY, seed=1)
+    made = Train(steps=60, batch=16, lr=5e-3).run(start, context(tiny_manifest, tmp_path))
+    scores = score_detector(made, tiny_manifest.select(split="test"))
+    value = auc(scores["target"].to_numpy(), scores["z"].to_numpy())
+    assert value is not None
+    assert value > 0.9
+
+
+def test_the_parent_is_left_alone(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    start = Detector.start(TINY, seed=1)
+    before = {name: value.clone() for name, value in weights(start).items()}
+    Train(steps=2, batch=4).run(start, context(tiny_manifest, tmp_path))
+    assert all(torch.equal(value, before[name]) for name, value in weights(start).items())
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
+    tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    calls = 0
+
+    def objective(logits: torch.Tensor, _x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        loss = torch.nn.functional.cross_entropy(logits, y)
+        return loss * (float("nan") if calls == 4 else 1.0)
+
+    start = Detector.start(TINY, seed=1)
+    settings = TrainSettings(steps=8, batch=4, checkpoint_s=0.0)
+    with pytest.raises(TrainingError, match="step 4"):
+        fit(start.network, objective, start, settings, context(tiny_manifest, tmp_path))
+    assert (tmp_path / CHECKPOINT_NAME).is_file()
+
+
+def test_masked_weights_stay_zero(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    start = Detector.start(TINY, seed=1)
+    name = next(n for n, p in start.network.named_parameters() if p.ndim == 4)
+    weight = dict(start.network.named_parameters())[name]
+    with torch.no_grad():
+        weight[:, 0] = 0
+    masked = start.evolve(edits=(MaskWeights(parameters=(name,)),))
+    made = Train(steps=3, batch=4).run(masked, context(tiny_manifest, tmp_path))
+    after = dict(made.network.named_parameters())[name]
+    assert torch.count_nonzero(after[:, 0]) == 0
+    assert not torch.equal(after, weight)
+
+
+def test_out_of_memory_halves_the_pieces_and_keeps_the_batch(
+    tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    sizes = []
+
+    def objective(logits: torch.Tensor, _x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if len(y) > 4:
+            raise torch.OutOfMemoryError("out of memory")
+        sizes.append(len(y))
+        return torch.nn.functional.cross_entropy(logits, y)
+
+    start = Detector.start(TINY, seed=1)
+    settings = TrainSettings(steps=2, batch=8)
+    fit(start.network, objective, start, settings, context(tiny_manifest, tmp_path))
+    assert sizes == [4, 4, 4, 4]
+
+
+def test_a_damaged_checkpoint_is_refused(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT_NAME).write_bytes(b"not a checkpoint")
+    start = Detector.start(TINY, seed=1)
+    with pytest.raises(ResumeError, match="Delete it"):
+        Train(steps=2, batch=4).run(start, context(tiny_manifest, tmp_path))
+
+
+def test_an_unknown_device_is_refused(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    from lydite.errors import ConfigError
+
+    wrong = dataclasses.replace(context(tiny_manifest, tmp_path), device="tpu")
+    with pytest.raises(ConfigError, match="Allowed: auto, cpu, cuda"):
+        Train(steps=1, batch=4).run(Detector.start(TINY), wrong)
+
+
+def test_the_schedule_warms_up_and_ends_near_zero() -> None:
+    settings = TrainSettings(steps=100, lr=1.0, warmup=0.1)
+    assert settings.lr_at(0) == pytest.approx(0.1)
+    assert settings.lr_at(9) == pytest.approx(1.0)
+    assert settings.lr_at(99) < 0.001
+    assert TrainSettings(lr=0.5, schedule="constant").lr_at(77) == 0.5
+
+
+def test_soft_targets_against_the_formula() -> None:
+    student = torch.tensor([[1.0, -1.0], [0.5, 2.0]])
+    teacher = torch.tensor([[2.0, 0.0], [-1.0, 1.0]])
+    t = 3.0
+    p = torch.softmax(teacher / t, 1)
+    wanted = (p * (p.log() - torch.log_softmax(student / t, 1))).sum(1).mean() * t * t
+    assert soft_target_loss(student, teacher, t) == pytest.approx(float(wanted))
+    assert float(soft_target_loss(teacher, teacher, t)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_cross_entropy_ignores_the_input() -> None:
+    logits, targets = torch.tensor([[0.0, 2.0]]), torch.tensor([1])
+    loss = cross_entropy()(logits, torch.zeros(1), targets)
+    assert float(loss) == pytest.approx(0.126928, abs=1e-5)
