@@ -1,0 +1,194 @@
+"""From a table of scores to the figures that are quoted: pure, seeded, no network runs.
+
+| slice | what |
+|---|---|
+| {"domain": d, "split": s} | all images of a domain |
+| {"domain": d, "generator": g, "split": s} | one generator's fakes, all reals of the domain |
+| {"group": "seen", "split": s} | all images of the seen domains together |
+| {"group": "unseen-mean", "split": s} | mean over the other domains, each counting the same |
+
+Images whose score is missing are left out of every metric and counted in the metric "unreadable".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lydite.card import Figure, ScoreMeaning
+from lydite.errors import DataError
+from lydite.evaluate import kernels
+from lydite.evaluate.intervals import N_BOOT, Interval, intervals, strata_of, wilson
+from lydite.evaluate.kernels import Float64, Int64
+from lydite.evaluate.score import rescale
+
+METRICS = tuple(kernels.KERNELS)
+UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Columns of scores as arrays, all (N,), failures left out.
+
+    Attributes:
+        z: the score.
+        p_fake: its probability.
+        targets: 1 for fake.
+        domain: where the image is from.
+        generator: what made it.
+        group: what it must be drawn together with.
+    """
+
+    z: Float64
+    p_fake: Float64
+    targets: Int64
+    domain: NDArray[np.str_]
+    generator: NDArray[np.str_]
+    group: NDArray[np.str_]
+
+    def take(self, keep: NDArray[np.bool_]) -> Scored:
+        """Return some of the images."""
+        return Scored(**{name: values[keep] for name, values in vars(self).items()})
+
+
+def summarize(
+    scores: pa.Table,
+    meaning: ScoreMeaning | None = None,
+    *,
+    seen: Sequence[str],
+    split: str = "test",
+    n_boot: int = N_BOOT,
+    seed: int = 0,
+) -> tuple[Figure, ...]:
+    """Return every figure of one detector's scores.
+
+    Args:
+        scores: as in `SCORES_SCHEMA`, of one detector.
+        meaning: threshold and temperature to decide by; None takes the column `p_fake`.
+        seen: domains that the detector was trained on.
+        split: which rows count.
+        n_boot: bootstrap replicates; intervals are over groups, see `intervals`.
+        seed: equal seeds give equal intervals.
+
+    Raises:
+        DataError: scores of several detectors, or no row of this split.
+    """
+    if len(scores["key"].unique()) > 1:
+        raise DataError("These are scores of several detectors; summarize one at a time.")
+    table = scores.filter(pc.equal(scores["split"], split))
+    if not table.num_rows:
+        raise DataError(f"There are no scores of the split '{split}'.")
+    table = table if meaning is None else rescale(table, meaning)
+    failed = _failures(table, seen)
+    images = _arrays(table)
+    figures: list[Figure] = []
+    for domain in sorted(set(table["domain"].to_pylist())):
+        here = images.take(images.domain == domain)
+        where = {"domain": domain, "split": split}
+        figures += _figures(_measure(here, n_boot, seed), where)
+        figures.append(_count(failed.get(domain, 0), here.z.size, where))
+        for generator in sorted(set(here.generator[here.targets == 1].tolist())):
+            pair = here.take((here.targets == 0) | (here.generator == generator))
+            named = {"domain": domain, "generator": generator, "split": split}
+            figures += _figures(_measure(pair, n_boot, seed), named)
+    known = images.take(np.isin(images.domain, list(seen)))
+    if known.z.size:
+        where = {"group": "seen", "split": split}
+        figures += _figures(_measure(known, n_boot, seed), where)
+        figures.append(_count(failed.get("/seen", 0), known.z.size, where))
+    unseen = sorted(set(table["domain"].to_pylist()) - set(seen))
+    if unseen:
+        new = images.take(~np.isin(images.domain, list(seen)))
+        where = {"group": "unseen-mean", "split": split}
+        figures += _figures(_measure_mean(new, unseen, n_boot, seed), where)
+        figures.append(_count(failed.get("/unseen", 0), new.z.size, where))
+    return tuple(figures)
+
+
+def _arrays(table: pa.Table) -> Scored:
+    """Return the usable rows as arrays."""
+    usable = table.filter(pc.is_valid(table["z"]))
+    names = {
+        name: np.array(usable[name].to_pylist(), dtype=np.str_)
+        for name in ("domain", "generator", "group")
+    }
+    return Scored(
+        usable["z"].to_numpy().astype(np.float64),
+        usable["p_fake"].to_numpy().astype(np.float64),
+        usable["target"].to_numpy().astype(np.int64),
+        **names,
+    )
+
+
+def _failures(table: pa.Table, seen: Sequence[str]) -> dict[str, int]:
+    """Count images without a score: by domain, and for "/seen" and "/unseen" together."""
+    counts: dict[str, int] = {}
+    for domain in table.filter(pc.is_null(table["z"]))["domain"].to_pylist():
+        for name in (domain, "/seen" if domain in seen else "/unseen"):
+            counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def _all(images: Scored, weights: Float64) -> dict[str, Float64]:
+    """Return every metric for weights (B, N)."""
+    decided = {
+        name: kernel(images.p_fake, images.targets, weights)
+        for name, kernel in kernels.DECIDED.items()
+    }
+    ranked = {
+        name: kernel(images.z, images.targets, weights) for name, kernel in kernels.RANKED.items()
+    }
+    return decided | ranked
+
+
+def _measure(images: Scored, n_boot: int, seed: int) -> dict[str, Interval]:
+    """Return every metric of images taken together."""
+    if not images.z.size:
+        return {name: Interval(None, None, None, 0) for name in METRICS}
+    strata = strata_of(images.targets, images.domain.tolist())
+    found = intervals(
+        lambda weights: _all(images, weights), strata, images.group, n_boot=n_boot, seed=seed
+    )
+    # an accuracy of 0 or 1 never varies between draws; Wilson's interval says what it is worth
+    accuracy = found["accuracy"]
+    if accuracy.value in (0.0, 1.0):
+        independent = np.unique(images.group).size
+        low, high = wilson(independent if accuracy.value else 0, independent)
+        found["accuracy"] = Interval(accuracy.value, low, high, accuracy.n)
+    return found
+
+
+def _measure_mean(
+    images: Scored, domains: Sequence[str], n_boot: int, seed: int
+) -> dict[str, Interval]:
+    """Return every metric's mean over domains; groups are drawn once for all domains."""
+    members = [np.flatnonzero(images.domain == name) for name in domains]
+    if any(places.size == 0 for places in members):
+        # a domain without one usable image leaves the mean undefined, not flattered
+        return {name: Interval(None, None, None, images.z.size) for name in METRICS}
+    parts = [images.take(np.isin(np.arange(images.z.size), places)) for places in members]
+
+    def replicate(weights: Float64) -> Mapping[str, Float64]:
+        each = [_all(part, weights[:, places]) for part, places in zip(parts, members, strict=True)]
+        return {name: np.mean([values[name] for values in each], axis=0) for name in METRICS}
+
+    strata = strata_of(images.targets, images.domain.tolist())
+    return intervals(replicate, strata, images.group, n_boot=n_boot, seed=seed)
+
+
+def _figures(found: Mapping[str, Interval], where: dict[str, str]) -> list[Figure]:
+    """Return intervals as figures of one slice."""
+    return [
+        Figure(metric=name, value=i.value, low=i.low, high=i.high, n=i.n, slice=where)
+        for name, i in found.items()
+    ]
+
+
+def _count(failed: int, used: int, where: dict[str, str]) -> Figure:
+    """Return the figure that says how many images have no score."""
+    return Figure(metric=UNREADABLE, value=float(failed), n=used + failed, slice=where)

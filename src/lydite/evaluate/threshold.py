@@ -1,0 +1,153 @@
+"""What a score means: threshold, temperature and "unsure" band, from validation scores alone."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lydite.card import ScoreMeaning
+from lydite.data.preprocess import probability
+from lydite.errors import DataError
+from lydite.evaluate import metrics
+from lydite.evaluate.kernels import Float64, Int64
+
+#: class-balanced error allowed outside the unsure band
+BAND_ERROR = 0.05
+#: the band never reaches beyond 0.5 plus or minus this
+BAND_LIMIT = 0.45
+SWAPPED = (
+    "The validation AUC is {auc:.3f}, under 0.5: fakes score lower than reals. "
+    "The labels may be swapped; check which folder holds the fakes."
+)
+
+
+def fit_meaning(z: ArrayLike, targets: ArrayLike, digest: str) -> ScoreMeaning:
+    """Choose threshold, temperature and band on validation scores.
+
+    Warns (`UserWarning`) when the AUC is under 0.5, which is what swapped labels look like.
+
+    Args:
+        z: (N,) scores, failed images left out.
+        targets: (N,) 0 for real, 1 for fake.
+        digest: of the validation selection; goes into the card.
+
+    Raises:
+        DataError: a class is missing, or the input is not valid (see `metrics.check`).
+    """
+    values, classes = metrics.check(z, targets)
+    fakes = int(classes.sum())
+    if not 0 < fakes < classes.size:
+        raise DataError(
+            "A threshold needs validation images of both classes. "
+            f"Got {classes.size - fakes} real and {fakes} fake."
+        )
+    if not np.isfinite(values).all():
+        raise DataError("A validation score is infinite; the network's weights are damaged.")
+    area = metrics.auc(values, classes)
+    if area is not None and area < 0.5:
+        warnings.warn(SWAPPED.format(auc=area), stacklevel=2)
+    threshold, reached = best_threshold(values, classes)
+    temperature = best_temperature(values - threshold, classes)
+    meaning = ScoreMeaning(threshold=threshold, temperature=temperature)
+    half, error, inside = unsure_band(probability(values, meaning), classes)
+    return meaning.model_copy(
+        update={
+            "band": (0.5 - half, 0.5 + half),
+            "fitted_on": digest,
+            "n": int(classes.size),
+            "rule": _rule(reached, half, error, inside),
+        }
+    )
+
+
+def best_threshold(z: Float64, targets: Int64) -> tuple[float, float]:
+    """Return the z that splits best, and the balanced accuracy it reaches.
+
+    Candidates lie midway between neighboring distinct scores. Of several equally good ones the
+    one nearest to the middle of their range is taken, the lower one if two are equally near.
+    """
+    distinct, where = np.unique(z, return_inverse=True)
+    if distinct.size == 1:
+        return float(distinct[0]), 0.5
+    fakes = np.bincount(where, weights=targets == 1)
+    reals = np.bincount(where, weights=targets == 0)
+    # balanced accuracy times 2 * fakes * reals: whole numbers, so that ties are exact
+    caught, spared = fakes.sum() - np.cumsum(fakes)[:-1], np.cumsum(reals)[:-1]
+    quality = caught * reals.sum() + spared * fakes.sum()
+    middles = distinct[:-1] + np.diff(distinct) / 2
+    best = middles[quality == quality.max()]
+    center = best[0] + (best[-1] - best[0]) / 2
+    threshold = float(best[np.argmin(np.abs(best - center))])
+    return threshold, float(quality.max() / (2 * fakes.sum() * reals.sum()))
+
+
+def best_temperature(x: Float64, targets: Int64) -> float:
+    """Return T that minimizes the class-balanced log loss of 1 / (1 + exp(-x / T)).
+
+    Targets are smoothed to (n + 1) / (n + 2) as by Platt (1999), so that perfectly split scores
+    have a finite answer. The loss is convex in 1 / T, whose root is found by bisection between a
+    thousandth and a thousand times the scores' spread.
+    """
+    spread = float(np.sqrt(np.mean(x**2)))
+    if spread == 0:
+        return 1.0
+    fakes = int((targets == 1).sum())
+    reals = targets.size - fakes
+    wanted = np.where(targets == 1, (fakes + 1) / (fakes + 2), 1 / (reals + 2))
+    weight = np.where(targets == 1, 0.5 / fakes, 0.5 / reals)
+    unit = x / spread
+
+    def slope(log_scale: float) -> float:
+        p = 0.5 * (1 + np.tanh(0.5 * np.exp(log_scale) * unit))
+        return float(np.sum(weight * (p - wanted) * unit))
+
+    low, high = -np.log(1000.0), np.log(1000.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return float(spread / np.exp((low + high) / 2))
+
+
+def unsure_band(p_fake: Float64, targets: Int64) -> tuple[float, float, float]:
+    """Return the smallest half-width of a band around 0.5 outside of which few decisions fail.
+
+    Returns:
+        half: the half-width, 0 where no band is needed, `BAND_LIMIT` at most.
+        error: class-balanced error outside.
+        inside: class-balanced share of images inside.
+    """
+    distance = np.abs(p_fake - 0.5)
+    fakes = int((targets == 1).sum())
+    weight = np.where(targets == 1, 0.5 / fakes, 0.5 / (targets.size - fakes))
+    wrong = weight * ((p_fake > 0.5) != (targets == 1))
+    # an edge runs midway between two images, so that rounding cannot move one across it
+    levels = np.unique(distance)
+    edges = levels[:-1] + np.diff(levels) / 2
+    halves = np.r_[0.0, edges[edges < BAND_LIMIT], BAND_LIMIT]
+    order = np.argsort(distance)
+    # without a band every image is decided, also one at exactly one half
+    first = np.r_[0, np.searchsorted(distance[order], halves[1:], side="right")]
+    outside = np.r_[np.cumsum(weight[order][::-1])[::-1], 0.0][first]
+    failed = np.r_[np.cumsum(wrong[order][::-1])[::-1], 0.0][first]
+    errors = np.divide(failed, outside, out=np.zeros_like(failed), where=outside > 0)
+    enough = np.flatnonzero(errors <= BAND_ERROR)
+    at = int(enough[0]) if enough.size else -1
+    return float(halves[at]), float(errors[at]), max(0.0, 1.0 - float(outside[at]))
+
+
+def _rule(reached: float, half: float, error: float, inside: float) -> str:
+    """Say in words how the three were chosen."""
+    if half:
+        kept = "at most" if error <= BAND_ERROR else f"{error:.1%} instead of"
+        band = (
+            "unsure band: smallest symmetric one outside of which the class-balanced validation "
+            f"error is {kept} {BAND_ERROR:.0%}; {inside:.0%} of the images lie inside"
+        )
+    else:
+        band = f"no unsure band: the class-balanced validation error is {error:.1%}"
+    return (
+        f"threshold: highest balanced accuracy on validation ({reached:.3f}); "
+        f"temperature: lowest class-balanced log loss; {band}"
+    )
