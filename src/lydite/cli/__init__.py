@@ -66,6 +66,9 @@ EXTRAS: dict[str, str] = {
     "timm": "timm",
 }
 
+#: stands for a lone dash, which cyclopts takes for an option; no path can hold this character
+STDIN = "\0"
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM arrived; raised where Ctrl-C would raise, so that both clean up alike."""
@@ -132,7 +135,7 @@ def _run(words: list[str], as_json: bool) -> int:
     command = next((word for word in words if not word.startswith("-")), None)
     try:
         try:
-            result = build_app(command)(words)
+            result = build_app(command)([STDIN if word == "-" else word for word in words])
         finally:
             close_progress()
     except Terminated:

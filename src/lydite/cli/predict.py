@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from lydite.cli import STDIN
 from lydite.cli.output import emit
 from lydite.data.reasons import MAX_FILE_BYTES, printable
 
 if TYPE_CHECKING:
     from lydite.card import Card
     from lydite.predictor import Prediction, Predictor
-
-STDIN = "-"
 
 
 def register(app: App) -> None:
@@ -38,7 +37,7 @@ def predict(
 
     Args:
         paths: images or folders; "-" reads one image from standard input. Names that begin with a
-            dash go after "--".
+            dash go after "--", and a file that is called "-" is written "./-".
         detector: a detector folder, instead of the detector inside the package.
         json: print one JSON document.
         threads: CPU threads to use.
@@ -55,10 +54,10 @@ def predict(
 
 def _predictions(predictor: Predictor, paths: tuple[str, ...]) -> Iterator[Prediction]:
     for path in paths:
-        if path == STDIN:
+        if path in (STDIN, "-"):
             data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
             for prediction in predictor.predict_many([data]):
-                yield replace(prediction, source=STDIN)
+                yield replace(prediction, source="-")
         else:
             yield from predictor.predict_many([path])
 

@@ -1,0 +1,199 @@
+"""The frame of the command line: commands by name, errors, signals, progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import pytest
+
+import lydite
+from lydite import cli
+from lydite.cli import main, output
+from lydite.cli.output import emit, progress_reporter, table
+from lydite.errors import DataError
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """Return a module that stands for a command called `made-up`."""
+    module = types.ModuleType("lydite_made_up")
+    module.__spec__ = types.SimpleNamespace(name="lydite_made_up")  # type: ignore[assignment]
+
+    def register(app: object) -> None:
+        def run(*, json: bool = False) -> int:
+            return module.body()
+
+        app.command(run, name="made-up")  # type: ignore[attr-defined]
+
+    module.register = register
+    monkeypatch.setitem(sys.modules, "lydite_made_up", module)
+    monkeypatch.setitem(cli.COMMANDS, "made-up", ("lydite_made_up", "For tests."))
+    return module
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == lydite.__version__
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "predict" in shown and "doctor" in shown
+    assert main([]) == 0
+    assert "predict" in capsys.readouterr().out
+    assert main(["predict", "--help"]) == 0
+    assert "--detector" in capsys.readouterr().out
+
+
+def test_an_unknown_command_suggests_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predic", "x.png"]) == 2
+    assert re.search(r"error: .*predic.*predict", capsys.readouterr().err)
+    assert main(["predic", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "usage"
+
+
+def test_a_command_whose_module_is_absent_breaks_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(cli.COMMANDS, "later", ("lydite.cli.absent_module", "Not there."))
+    assert main(["--help"]) == 0
+    assert "later" not in capsys.readouterr().out
+    assert main(["later"]) == 2
+
+
+def test_statuses_of_commands(command: types.ModuleType) -> None:
+    for answer, status in ((0, 0), (1, 1), (None, 0)):
+        command.body = lambda answer=answer: answer
+        assert main(["made-up"]) == status
+
+
+def test_our_errors_are_one_line(
+    command: types.ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def body() -> None:
+        raise DataError("two\nlines \x1b[31m")
+
+    command.body = body
+    assert main(["made-up"]) == 2
+    assert capsys.readouterr().err == "error: two\\nlines \\x1b[31m\n"
+    assert main(["made-up", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out) == {
+        "error": {"code": "data", "message": "two\nlines \x1b[31m"}
+    }
+
+
+def test_a_missing_package_names_the_line_that_installs_it(
+    command: types.ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def body() -> None:
+        raise ModuleNotFoundError("No module named 'sklearn.metrics'", name="sklearn.metrics")
+
+    command.body = body
+    assert main(["made-up"]) == 2
+    assert "pip install 'lydite[data]'" in capsys.readouterr().err
+
+
+def test_bugs_are_not_hidden(command: types.ModuleType) -> None:
+    def body() -> None:
+        raise ZeroDivisionError
+
+    command.body = body
+    with pytest.raises(ZeroDivisionError):
+        main(["made-up"])
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_stop_in_order(
+    command: types.ModuleType,
+    number: signal.Signals,
+    status: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cleaned = []
+
+    def body() -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        finally:
+            cleaned.append(True)
+
+    command.body = body
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["made-up"]) == status
+    assert cleaned == [True]
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert "stopped" in capsys.readouterr().err
+
+
+def test_the_module_runs_as_a_program() -> None:
+    words = [sys.executable, "-m", "lydite"]
+    done = subprocess.run([*words, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == lydite.__version__
+    assert subprocess.run([*words, "nothing"], capture_output=True, check=False).returncode == 2
+
+
+def test_emit(capsys: pytest.CaptureFixture[str]) -> None:
+    emit({"a": "é"}, True, "text")
+    assert capsys.readouterr().out == '{\n  "a": "\\u00e9"\n}\n'
+    emit({"a": 1}, False, "text")
+    emit({"a": 1}, False, lambda: "made")
+    assert capsys.readouterr().out == "text\nmade\n"
+    with pytest.raises(ValueError, match="nan"):
+        emit({"a": float("nan")}, True, "")
+
+
+def test_table_aligns() -> None:
+    assert table(["name", "n"], [["a", 5], ["long name", None], ["b\n", 10]]).split("\n") == [
+        "name        n",
+        "a           5",
+        "long name   -",
+        "b\\n        10",
+    ]
+    assert table(["name", "n"], []) == "name  n"
+
+
+def test_plain_progress_is_rate_limited(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    report = output._PlainLines(clock=lambda: now[0])
+    for second in range(31):
+        now[0] = float(second)
+        report("train", second, 30, "loss 0.5")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "train: 0/30 (0%) loss 0.5",
+        "train: 10/30 (33%), about 20 s left loss 0.5",
+        "train: 20/30 (67%), about 10 s left loss 0.5",
+        "train: 30/30 (100%), 30 s loss 0.5",
+    ]
+
+
+def test_progress_in_a_pipe_writes_lines_to_stderr_only(capsys: pytest.CaptureFixture[str]) -> None:
+    report = progress_reporter()
+    report("scan", 0, 2, "")
+    report("scan", 1, 2, "a\nb")
+    report("scan", 2, 2, "")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == ["scan: 0/2 (0%)", "scan: 2/2 (100%), 0 s"]
+
+
+def test_live_bars_come_and_go(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    report = progress_reporter()
+    assert isinstance(report, output._LiveBars)
+    report("train [red]", 0, 3, "")
+    assert report._bars is not None
+    report("train [red]", 3, 3, "done")
+    assert report._bars is None
+    report("again", 1, 0, "")
+    output.close_progress()
+    assert report._bars is None
+    assert "train [red]" in capsys.readouterr().err
