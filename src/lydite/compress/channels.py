@@ -5,6 +5,7 @@ Pure functions of arrays and of a network's shapes. Nothing here changes a netwo
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -125,10 +126,7 @@ class ParameterCount:
             lengths = list(shape)
             for dim, name, repeat in members:
                 lengths[dim] -= (self.sizes[name] - kept[name]) * repeat
-            product = 1
-            for length in lengths:
-                product *= length
-            count += product
+            count += math.prod(lengths)
         return count
 
 
@@ -243,7 +241,8 @@ def _give_back(
     limits: _Limits,
 ) -> dict[str, int]:
     """Add one multiple to the groups that rounding cut most, as long as enough is removed."""
-    for name in sorted(kept, key=lambda name: kept[name] - ideal[name]):
+    cut = [name for name in kept if kept[name] < ideal[name]]
+    for name in sorted(cut, key=lambda name: kept[name] - ideal[name]):
         size = count.sizes[name]
         more = limits.rounded(kept[name] + limits.multiple, size)
         trial = kept | {name: more}

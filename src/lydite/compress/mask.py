@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from lydite.card import MaskWeights, ScoreMeaning
-from lydite.compress.prune import require_fraction, require_prunable_start
+from lydite.compress.prune import WHY_TRAINED, require_fraction
 from lydite.detector import Detector
 from lydite.models.contract import Network
 from lydite.recipe import STEPS, Context, Stage, Step
+from lydite.training.loop import require_trained
 
 
 def smallest(weight: NDArray[np.float64], rate: float) -> NDArray[np.bool_]:
@@ -81,7 +82,7 @@ class Mask(Step):
             ConfigError: nothing was trained before.
         """
         super().check(stage)
-        require_prunable_start(self.kind, stage)
+        require_trained(self, stage, WHY_TRAINED)
         stage.notes.append(
             "`mask` sets weights to zero but shrinks nothing: the file and the multiply-adds stay "
             "as they are. `prune` removes channels."

@@ -22,6 +22,9 @@ from lydite.errors import ConfigError
 from lydite.models.contract import Network
 from lydite.models.surgery import replay_
 from lydite.recipe import STEPS, Context, Stage, Step
+from lydite.training.loop import require_trained
+
+WHY_TRAINED = "fresh weights do not say what matters."
 
 
 def prune_edits(
@@ -70,19 +73,6 @@ def require_fraction(kind: str, value: Any, of: str) -> Any:
     return value
 
 
-def require_prunable_start(kind: str, stage: Stage) -> None:
-    """Refuse a network that has not learned anything yet.
-
-    Raises:
-        ConfigError: nothing was trained before.
-    """
-    if not stage.trained:
-        raise ConfigError(
-            f"`{kind}` needs a trained network: the weights of a fresh one say nothing about what "
-            f"matters. Put `train` before `{kind}`, or start from a detector."
-        )
-
-
 @STEPS.add("prune")
 class Prune(Step):
     """Remove whole channels, the least important ones first.
@@ -118,13 +108,13 @@ class Prune(Step):
             ConfigError: nothing was trained before, or the network is one of timm's.
         """
         super().check(stage)
-        require_prunable_start(self.kind, stage)
+        require_trained(self, stage, WHY_TRAINED)
         if stage.network.startswith("timm/"):
             raise ConfigError(
                 f"`prune` cannot remove channels of {stage.network}: the channel groups of timm's "
                 "networks are not known. Use `distill` into one of `lydite models` instead."
             )
-        stage.parameters = int(stage.parameters * (1 - self.rate))
+        stage.parameters = round(stage.parameters * (1 - self.rate))
 
     def run(self, parent: Detector, context: Context) -> Detector:
         """Return the narrower detector.
