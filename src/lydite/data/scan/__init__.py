@@ -10,14 +10,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from lydite.data.manifest import Manifest
 from lydite.data.scan import folders, pets, table  # noqa: F401  (they register their layouts)
 from lydite.data.scan.entries import LAYOUTS, Entry, Layout, Source
-from lydite.data.scan.read import Progress, read_entries
+from lydite.data.scan.read import read_entries
 from lydite.data.scan.splits import Fractions, assign_splits, parse_split
 from lydite.data.scan.walk import find_images
 from lydite.errors import ConfigError, DataError, unknown_name
+
+if TYPE_CHECKING:
+    from lydite.recipe import Progress
 
 __all__ = ["LAYOUTS", "Entry", "Layout", "ScanPlan", "parse_split", "plan_scan", "scan"]
 
@@ -100,11 +104,15 @@ def scan(
 ) -> Manifest:
     """Turn a folder into a manifest; unreadable files stay in it, with a reason code.
 
-    Takes what `plan_scan` takes, and:
-
     Args:
+        root: the folder, or a CSV table in it.
+        layout: a name in `LAYOUTS`, or "auto" where exactly one fits.
+        real: folders of photographs, see `plan_scan`.
+        fake: folders of generated images, see `plan_scan`.
+        split: a split's name, fractions, or None, see `plan_scan`.
+        seed: of the division into splits.
         verify: decode every pixel, not only the headers.
-        progress: called with (done, total) now and then.
+        progress: told about the work.
 
     Raises:
         ConfigError: no such layout.

@@ -16,11 +16,13 @@ from lydite.data.scan.entries import (
 from lydite.errors import DataError
 
 _FORENSYNTHS = {"0_real": "real", "1_fake": "fake"}
+_FORENSYNTHS_ENDS = {(name,) for name in _FORENSYNTHS}
 _GENIMAGE = {"nature": "real", "ai": "fake"}
 #: the 20 LSUN classes that the training set of ForenSynths is sorted by, all made by ProGAN
 _LSUN = frozenset(
-    "airplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-    "pottedplant sheep sofa train tvmonitor".split()
+    ["airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"]
+    + ["diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"]
+    + ["train", "tvmonitor"]
 )
 PHOTOGRAPHS = "photographs"
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lydite.data.decode import decode, inspect
 from lydite.data.manifest import Manifest, from_columns
@@ -16,7 +17,8 @@ from lydite.data.scan.entries import Entry
 from lydite.errors import DecodeError, FileError
 from lydite.files import sha256_file
 
-Progress = Callable[[int, int], None]
+if TYPE_CHECKING:
+    from lydite.recipe import Progress
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def read_entries(
         entries: with their splits.
         root: the folder that paths are relative to.
         verify: decode every pixel, not only the headers.
-        progress: called with (done, total) now and then.
+        progress: told about the work.
     """
     facts: list[FileFacts] = []
     total = len(entries)
@@ -94,7 +96,7 @@ def read_entries(
         for fact in results:
             facts.append(fact)
             if progress and (len(facts) % 64 == 0 or len(facts) == total):
-                progress(len(facts), total)
+                progress("scan", len(facts), total, "")
     columns: dict[str, list[object]] = {
         field.name: [getattr(fact, field.name) for fact in facts]
         for field in dataclasses.fields(FileFacts)

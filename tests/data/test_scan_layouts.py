@@ -1,0 +1,193 @@
+"""Every layout on a tiny tree: labels come from names with a meaning, never from their order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lydite.data.manifest import Manifest
+from lydite.data.scan import plan_scan, scan
+from lydite.errors import ConfigError, DataError
+
+
+def put(root: Path, *names: str) -> None:
+    """Write a different small image at each name."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        seed = int.from_bytes(name.encode()) % 2**32
+        pixels = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        suffix = path.suffix.lower().lstrip(".")
+        Image.fromarray(pixels).save(path, {"png": "PNG", "tif": "TIFF"}.get(suffix, "JPEG"))
+
+
+def facts(manifest: Manifest, *names: str) -> dict[str, tuple[str, ...]]:
+    """Return chosen columns of every image by its path."""
+    columns = zip(*(manifest.column(name) for name in names), strict=True)
+    return dict(zip(manifest.column("path"), columns, strict=True))
+
+
+def test_forensynths_with_splits_generators_and_classes(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        "train/airplane/0_real/1.png",
+        "train/airplane/1_fake/1.png",
+        "val/airplane/1_fake/1.png",
+        "test/progan/cat/0_real/1.png",
+        "test/StarGAN/0_REAL/1.PNG",
+        "test/StarGAN/1_Fake/1.PNG",
+    )
+    assert facts(scan(tmp_path, "forensynths"), "label", "generator", "domain", "split") == {
+        "train/airplane/0_real/1.png": ("real", "photographs", "progan", "train"),
+        "train/airplane/1_fake/1.png": ("fake", "progan", "progan", "train"),
+        "val/airplane/1_fake/1.png": ("fake", "progan", "progan", "val"),
+        "test/progan/cat/0_real/1.png": ("real", "photographs", "progan", "test"),
+        "test/StarGAN/0_REAL/1.PNG": ("real", "photographs", "stargan", "test"),
+        "test/StarGAN/1_Fake/1.PNG": ("fake", "stargan", "stargan", "test"),
+    }
+
+
+def test_forensynths_without_splits(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{side}/{n}.jpg" for side in ("0_real", "1_fake") for n in range(40)))
+    manifest = scan(tmp_path)
+    found = facts(manifest, "label", "domain", "split", "group")
+    assert {path[:6]: row[:2] for path, row in found.items()} == {
+        "0_real": ("real", tmp_path.name.lower()),
+        "1_fake": ("fake", tmp_path.name.lower()),
+    }
+    for number in range(40):  # the same name on both sides is one photograph
+        assert found[f"0_real/{number}.jpg"][2:] == found[f"1_fake/{number}.jpg"][2:]
+    assert set(manifest.column("split")) == {"train", "val", "test"}
+
+
+def test_the_class_train_of_lsun_is_not_a_split(tmp_path: Path) -> None:
+    names = [
+        f"{kind}/{side}/1.png" for kind in ("train", "tvmonitor") for side in ("0_real", "1_fake")
+    ]
+    put(tmp_path, *names)
+    plan = plan_scan(tmp_path, "forensynths", seed=1)
+    splits = {entry.group: entry.split for entry in plan.entries}
+    assert sorted(splits) == ["progan//train/1", "progan//tvmonitor/1"]
+    assert {entry.domain for entry in plan.entries} == {"progan"}
+
+
+def test_names_of_numbered_files_mean_nothing_in_another_split(tmp_path: Path) -> None:
+    put(tmp_path, "train/x/0_real/1.png", "test/x/0_real/1.png")
+    groups = facts(scan(tmp_path, "forensynths"), "group")
+    assert len(set(groups.values())) == 2
+
+
+@pytest.mark.parametrize("photos", ["RAISE", "raise-1k", "Raise_Tiff"])
+@pytest.mark.parametrize("above", ["", "Synthbuster/"])
+def test_synthbuster(tmp_path: Path, photos: str, above: str) -> None:
+    put(tmp_path, f"{photos}/r01.tif", f"{above}DALLE2/r01.png", f"{above}glide/r01.png")
+    manifest = scan(tmp_path)
+    found = facts(manifest, "label", "generator", "domain", "group")
+    assert found == {
+        f"{photos}/r01.tif": ("real", photos.lower(), "synthbuster", "r01"),
+        f"{above}DALLE2/r01.png": ("fake", "dalle2", "synthbuster", "r01"),
+        f"{above}glide/r01.png": ("fake", "glide", "synthbuster", "r01"),
+    }
+    assert len(set(manifest.column("split"))) == 1  # one photograph, one split
+
+
+def test_synthbuster_with_named_photographs(tmp_path: Path) -> None:
+    put(tmp_path, "Camera/a.png", "zebra/a.png")
+    found = facts(scan(tmp_path, "synthbuster", real=["Camera"]), "label")
+    assert found == {"Camera/a.png": ("real",), "zebra/a.png": ("fake",)}
+    with pytest.raises(DataError, match="--real FOLDER"):
+        scan(tmp_path, "synthbuster")
+
+
+def test_genimage(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        "ADM/train/ai/1.png",
+        "ADM/train/nature/n01.jpeg",
+        "glide/val/AI/1.png",
+        "glide/val/nature/n02.jpeg",
+    )
+    assert facts(scan(tmp_path), "label", "generator", "domain", "split") == {
+        "ADM/train/ai/1.png": ("fake", "adm", "adm", "train"),
+        "ADM/train/nature/n01.jpeg": ("real", "imagenet", "adm", "train"),
+        "glide/val/AI/1.png": ("fake", "glide", "glide", "val"),
+        "glide/val/nature/n02.jpeg": ("real", "imagenet", "glide", "val"),
+    }
+
+
+def test_dogs_vs_cats_in_both_forms(tmp_path: Path) -> None:
+    put(tmp_path / "a", "train/cat.0.jpg", "train/Dog.7.JPG", "test/1.jpg")
+    put(tmp_path / "b", "PetImages/Cat/0.jpg", "PetImages/Dog/7.jpg", "PetImages/Dog/666.jpg")
+    first, second = scan(tmp_path / "a"), scan(tmp_path / "b")
+    assert facts(first, "label", "group") == {
+        "train/cat.0.jpg": ("cat", "cat.0"),
+        "train/Dog.7.JPG": ("dog", "dog.7"),
+    }
+    assert facts(second, "label", "group") == {
+        "PetImages/Cat/0.jpg": ("cat", "cat.0"),
+        "PetImages/Dog/7.jpg": ("dog", "dog.7"),
+        "PetImages/Dog/666.jpg": ("dog", "dog.666"),
+    }
+    assert plan_scan(tmp_path / "a").left_out == ("test/1.jpg",)
+
+
+@pytest.mark.parametrize(("real", "fake"), [("a", "z"), ("z", "a")])
+def test_folders_are_what_the_user_says_in_either_order(
+    tmp_path: Path, real: str, fake: str
+) -> None:
+    put(tmp_path, "a/cls/1.png", "a/cls/2.png", "z/cls/1.png", "other/1.png")
+    found = facts(scan(tmp_path, real=[real], fake=[fake]), "label", "generator", "group")
+    assert {path: row[0] for path, row in found.items()} == {
+        f"{real}/cls/1.png": "real",
+        f"{fake}/cls/1.png": "fake",
+        "a/cls/2.png": "real" if real == "a" else "fake",
+    }
+    assert found["a/cls/1.png"][2] == found["z/cls/1.png"][2] == "cls/1"
+
+
+def test_folders_with_splits_in_their_paths(tmp_path: Path) -> None:
+    put(tmp_path, "train/p/1.png", "train/g/1.png", "test/p/1.png", "test/g/1.png")
+    manifest = scan(tmp_path, "folders", real=["train/p", "test/p"], fake=["train/g", "test/g"])
+    found = facts(manifest, "label", "generator", "split")
+    assert found["test/g/1.png"] == ("fake", "g", "test")
+    assert found["train/p/1.png"] == ("real", "p", "train")
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "message"),
+    [
+        (["a"], ["a/b"], "overlap"),
+        (["a"], ["a"], "overlap"),
+        (["a"], [], "needs both classes"),
+        (["a"], ["nowhere"], "no such folder"),
+        (["a"], [".."], "below"),
+    ],
+)
+def test_folders_refuses(tmp_path: Path, real: list[str], fake: list[str], message: str) -> None:
+    put(tmp_path, "a/1.png", "a/b/1.png")
+    with pytest.raises(DataError, match=message):
+        scan(tmp_path, "folders", real=real, fake=fake)
+
+
+def test_auto_needs_exactly_one_layout(tmp_path: Path) -> None:
+    put(tmp_path / "none", "x/1.png", "y/1.png")
+    with pytest.raises(DataError, match="fits no layout.*--layout folders"):
+        scan(tmp_path / "none")
+    put(tmp_path / "two", "adm/train/ai/1.png", "adm/train/nature/1.png", "b/0_real/1.png")
+    put(tmp_path / "two", "b/1_fake/1.png")
+    with pytest.raises(DataError, match=r"several layouts: forensynths \(1 images.*genimage \("):
+        scan(tmp_path / "two")
+
+
+def test_unknown_layout_gets_a_suggestion(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'genimage'"):
+        scan(tmp_path, "genimages")
+
+
+def test_a_layout_that_finds_nothing_says_what_it_expects(tmp_path: Path) -> None:
+    put(tmp_path, "x/1.png")
+    with pytest.raises(DataError, match="expects folders 0_real and 1_fake"):
+        scan(tmp_path, "forensynths")
