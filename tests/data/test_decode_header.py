@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from lydite.data.decode import decode, inspect
-from lydite.data.header import ijg_table, nearest_quality
+from lydite.data.header import count_frames, ijg_table, nearest_quality
 
 PHOTO = np.random.default_rng(5).integers(0, 256, (30, 50, 3), dtype=np.uint8)
 
@@ -78,6 +78,25 @@ def test_sources_in_memory() -> None:
     array = inspect(PHOTO)
     assert (array.format, array.width, array.height, array.size_bytes) == (None, 50, 30, None)
     assert inspect(Image.fromarray(PHOTO)).format is None
+
+
+@pytest.mark.parametrize("offset", [0, 5, 2**31, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("big", [False, True])
+def test_chains_of_pages_that_lead_nowhere_end(offset: int, big: bool) -> None:
+    image = Image.new("L", (2, 2))
+    if big:
+        data = b"II\x2b\0\x08\0\0\0" + offset.to_bytes(8, "little") + bytes(40)
+    else:
+        data = b"II\x2a\0" + (offset % 2**32).to_bytes(4, "little") + bytes(40)
+    image.format = "TIFF"
+    assert count_frames(image, data) == 1
+
+
+@pytest.mark.parametrize("end", range(10, 60, 3))
+def test_a_gif_cut_anywhere_is_counted_without_an_error(end: int) -> None:
+    data = encode("GIF", Image.new("P", (9, 9)))
+    image = Image.open(io.BytesIO(data))
+    assert count_frames(image, data[:end]) == 1
 
 
 def test_nothing_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from lydite.data.header import ImageInfo, read_info, sniff
+from lydite.data.header import ImageInfo, count_frames, read_info, sniff
 from lydite.data.pixels import UInt8, upright_rgb
 from lydite.data.png import is_whole
 from lydite.data.reasons import (
@@ -103,7 +103,7 @@ def decode(source: Source) -> UInt8:
     if isinstance(source, np.ndarray):
         return _from_array(source, where)
     with strict_pillow():
-        image, _, data = _open(source, where)
+        image, data = _open(source, where)
         try:
             image.load()
             if image.format == "PNG" and data is not None and not is_whole(image, data):
@@ -128,7 +128,11 @@ def inspect(source: Source) -> ImageInfo:
         height, width = _from_array(source, where).shape[:2]
         return ImageInfo(format=None, width=width, height=height, mode="RGB")
     with strict_pillow():
-        return _open(source, where)[1]
+        image, data = _open(source, where)
+        try:
+            return read_info(image, data)
+        except Exception as error:
+            raise refuse("damaged-header", where, _words(error)) from error
 
 
 def describe(source: object) -> str:
@@ -160,8 +164,8 @@ def read_source(path: str | Path) -> bytes:
     return data
 
 
-def _open(source: Source, where: str) -> tuple[Image.Image, ImageInfo, bytes | None]:
-    """Open a source, check its header against the limits, and return image, header and bytes."""
+def _open(source: Source, where: str) -> tuple[Image.Image, bytes | None]:
+    """Open a source, check its header against the limits, and return the image and its bytes."""
     data: bytes | None = None
     if isinstance(source, ImageFile.ImageFile):
         source = _unread_bytes(source) or source
@@ -176,17 +180,14 @@ def _open(source: Source, where: str) -> tuple[Image.Image, ImageInfo, bytes | N
         image = _open_bytes(data, where)
     else:
         raise refuse("bad-source", where, f"got {type(source).__name__}")
-    try:
-        info = read_info(image, data)
-    except Exception as error:
-        raise refuse("damaged-header", where, _words(error)) from error
-    if info.width * info.height > MAX_PIXELS:
-        raise refuse("too-many-pixels", where, f"{info.width}x{info.height}")
-    if min(info.width, info.height) < 1:
-        raise refuse("damaged-header", where, f"{info.width}x{info.height} pixels")
-    if info.frames > MAX_FRAMES:
+    width, height = image.size
+    if min(width, height) < 1:
+        raise refuse("damaged-header", where, f"{width}x{height} pixels")
+    if width * height > MAX_PIXELS:
+        raise refuse("too-many-pixels", where, f"{width}x{height}")
+    if data is not None and count_frames(image, data) > MAX_FRAMES:
         raise refuse("too-many-frames", where)
-    return image, info, data
+    return image, data
 
 
 def _unread_bytes(image: ImageFile.ImageFile) -> bytes | None:

@@ -192,7 +192,7 @@ def _tiff_frames(data: bytes) -> int:
             if not directory or directory in seen:
                 break
             (entries,) = struct.unpack_from(order + count_format, data, directory)
-        except struct.error:
+        except (struct.error, OverflowError, IndexError):
             break
         seen.add(directory)
         position = directory + count_size + entries * entry

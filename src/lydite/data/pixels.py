@@ -25,7 +25,7 @@ from lydite.data.reasons import refuse
 UInt8 = NDArray[np.uint8]
 
 #: images are converted in strips of about this many pixels, which bounds the memory
-STRIP_PIXELS = 4_000_000
+STRIP_PIXELS = 1_000_000
 SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _ORIENTATION_TAG = 0x0112
 
