@@ -89,13 +89,13 @@ def build_app(command: str | None = None) -> App:
         result_action="return_value",
         default_parameter=Parameter(negative=()),
     )
-    for name, (module, summary) in COMMANDS.items():
+    for place, (name, (module, summary)) in enumerate(COMMANDS.items()):
         if importlib.util.find_spec(module) is None:
             continue
         if name == command:
             importlib.import_module(module).register(app)
         else:
-            app.command(App(name=name, help=summary))
+            app.command(App(name=name, help=summary, sort_key=place))
     return app
 
 
