@@ -18,8 +18,11 @@ from lydite.files import write_bytes, write_json
 if TYPE_CHECKING:
     from lydite.data.manifest import Manifest
 
-# before torch is imported: waiting threads must not spin on a shared machine
+# Before torch is imported, which reads these once: waiting threads must not spin on a shared
+# machine, the tests' networks are too small for two threads, and figures need no window.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
 
 SIZE = 32
 #: logits of the hand-made network: these weights of the mean of |x| per channel, and a bias
@@ -115,9 +118,11 @@ COUNTS = {"train": 12, "val": 4, "test": 6}
 def _environment_folder(name: str, what: str) -> Path:
     """Return the folder that an environment variable names, or skip the test."""
     value = os.environ.get(name)
-    if not value or not Path(value).is_dir():
+    if not value:
         pytest.skip(f"{name} is not set to the folder of {what}")
-    return Path(value)
+    folder = Path(value)
+    assert folder.is_dir(), f"{name} names {folder}, which is no folder"
+    return folder
 
 
 @pytest.fixture(scope="session")
