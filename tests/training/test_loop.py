@@ -76,7 +76,7 @@ def test_training_learns_the_easy_artifact(tiny_manifest: Manifest, tmp_path: Pa
     start = Detector.start(TINY, seed=1)
     made = Train(steps=60, batch=16, lr=5e-3).run(start, context(tiny_manifest, tmp_path))
     scores = score_detector(made, tiny_manifest.select(split="test"))
-    value = auc(scores["target"].to_numpy(), scores["z"].to_numpy())
+    value = auc(scores["z"].to_numpy(), scores["target"].to_numpy())
     assert value is not None
     assert value > 0.9
 
@@ -165,7 +165,7 @@ def test_soft_targets_against_the_formula() -> None:
     t = 3.0
     p = torch.softmax(teacher / t, 1)
     wanted = (p * (p.log() - torch.log_softmax(student / t, 1))).sum(1).mean() * t * t
-    assert soft_target_loss(student, teacher, t) == pytest.approx(float(wanted))
+    assert soft_target_loss(student, teacher, t) == pytest.approx(float(wanted), rel=1e-3)
     assert float(soft_target_loss(teacher, teacher, t)) == pytest.approx(0.0, abs=1e-6)
 
 

@@ -109,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    # before torch is imported: waiting threads that spin cost a shared machine most of its speed
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     as_json = "--json" in (words[: words.index("--")] if "--" in words else words)
     previous = _handle_sigterm()
     try:

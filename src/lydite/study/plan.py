@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lydite.detector import Detector
 from lydite.errors import ConfigError, FileError
-from lydite.models.cost import count_macs, count_parameters
-from lydite.recipe import Recipe, Stage, Step
+from lydite.models.cost import count_parameters
+from lydite.recipe import Recipe, Stage
 from lydite.study.cache import Cache
+from lydite.study.estimate import Speedometer
 from lydite.study.execute import Learning, keys_of, start_of
 from lydite.study.spec import Study
-
-#: forward and backward pass together, against the forward pass alone
-_TRAINING_FACTOR = 3.0
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,7 @@ def make_plan(
     """
     planned: dict[str, PlannedStep] = {}
     disk = 0
-    speed = _macs_per_second() if estimate else 0.0
+    speed = Speedometer() if estimate else None
     for seed in study.seeds:
         for recipe in study.resolved(seed):
             detector = start_of(recipe)
@@ -115,7 +110,11 @@ def make_plan(
 
 
 def _check(
-    recipe: Recipe, detector: Detector, keys: list[str], cache: Cache, speed: float
+    recipe: Recipe,
+    detector: Detector,
+    keys: list[str],
+    cache: Cache,
+    speed: Speedometer | None,
 ) -> list[PlannedStep]:
     """Walk through a recipe's steps without doing them.
 
@@ -128,8 +127,7 @@ def _check(
         quantized=detector.card.quantization is not None,
         parameters=count_parameters(detector.network),
     )
-    size = detector.card.preprocess.size
-    macs = float(count_macs(detector.network, size))
+    architecture, kept = detector.card.architecture, 1.0
     planned = []
     for step, key in zip(recipe.steps, keys, strict=True):
         before, network = stage.images, stage.network
@@ -138,46 +136,31 @@ def _check(
             step.check(stage)
         except ConfigError as error:
             raise ConfigError(f"Recipe {recipe.name}: {error}") from error
-        macs = _macs_after(step, macs, network, stage.network, size)
-        work = (stage.images - before) * macs * _TRAINING_FACTOR
+        teacher = architecture
+        if stage.network != network:
+            architecture = architecture.model_copy(
+                update={"network": stage.network, "config": getattr(step, "config", {})}
+            )
+            kept = 1.0
+        if step.kind == "prune":
+            kept *= 1.0 - float(getattr(step, "rate", 0.0))
+        images = stage.images - before
+        cached = cache.has(key)
+        # a pruned network's work falls about as its parameters do
+        seconds = 0.0
+        if speed is not None and not cached:
+            seconds = kept * speed.seconds(images, teacher, architecture)
         planned.append(
             PlannedStep(
                 recipe.name,
                 step.spec(),
                 key,
-                cache.has(key),
-                work / speed if speed else 0.0,
+                cached,
+                seconds,
                 tuple(stage.notes),
             )
         )
     return planned
-
-
-def _macs_after(step: Step, macs: float, before: str, after: str, size: int) -> float:
-    """Return the expected multiply-adds of the network that a step trains or leaves."""
-    if before != after:
-        from lydite.card import Architecture
-
-        student = Detector.start(Architecture(network=after, input_size=size))
-        return float(count_macs(student.network, size))
-    rate = getattr(step, "rate", 0.0) if step.kind == "prune" else 0.0
-    return macs * (1.0 - float(rate))
-
-
-def _macs_per_second() -> float:
-    """Measure how many multiply-adds a second this machine does in a plain convolution."""
-    from lydite.training.device import number_format, place_
-
-    device, dtype = number_format()
-    layer = place_(torch.nn.Conv2d(64, 64, 3, padding=1), torch.device(device), torch.channels_last)
-    images = torch.zeros(16, 64, 32, 32, device=device).to(memory_format=torch.channels_last)
-    with torch.no_grad(), torch.autocast(device, dtype, enabled=dtype != torch.float32):
-        layer(images)
-        started = time.perf_counter()
-        for _ in range(3):
-            layer(images).sum().item()
-    # a whole training step does more than its convolutions; a third of the peak is typical
-    return 3 * 16 * 64 * 64 * 9 * 32 * 32 / (time.perf_counter() - started) / 3
 
 
 def _existing(folder: Path) -> Path:

@@ -71,7 +71,7 @@ class Batches:
         """
         if self.partners and position % 2:
             partners = self.partners.get(self.row_at(position - 1).group)
-            if partners:
+            if partners is not None:
                 rng = np.random.default_rng([self.seed, 3, position])
                 return self.rows[int(rng.choice(partners))]
         stratum_class = position % len(self.strata)

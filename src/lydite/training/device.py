@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TypeVar
 
@@ -33,14 +34,14 @@ def make_fabric(context: Context, network: nn.Module) -> Fabric:
         raise ConfigError(f"Unknown precision '{precision}'. Allowed: auto, float32, bfloat16.")
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("Device 'cuda' was asked for, but torch sees no GPU. Use 'cpu'.")
-    best_device, best_dtype = number_format()
     if device == "auto":
-        device = best_device
+        device = number_format()[0]
     if precision == "auto":
-        pays = best_dtype is torch.bfloat16 and (device == "cuda" or _mostly_dense(network))
-        precision = "bfloat16" if pays else "float32"
+        precision = "bfloat16" if _bfloat16_pays(device, network) else "float32"
     world = int(os.environ.get("WORLD_SIZE", "1"))
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    # Fabric announces its precision on every start; the report says it once
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=device,
         devices=here if world > 1 else 1,
@@ -64,11 +65,25 @@ def number_format() -> tuple[str, torch.dtype]:
     return "cpu", torch.bfloat16 if fast else torch.float32
 
 
+def autocast_for(device: torch.device, network: nn.Module) -> torch.autocast:
+    """Return the autocast region that "auto" precision means for a network on a device."""
+    pays = _bfloat16_pays(device.type, network)
+    return torch.autocast(device.type, torch.bfloat16, enabled=pays)
+
+
 def place_(network: Module, device: torch.device, layout: torch.memory_format) -> Module:
     """Move a network to a device and memory layout, in place, and return it."""
     network.to(device)
     network.to(memory_format=layout)  # type: ignore[call-overload]
     return network
+
+
+def _bfloat16_pays(device: str, network: nn.Module) -> bool:
+    """Tell whether bfloat16 is faster: units for it, and work that keeps them busy."""
+    best, dtype = number_format()
+    return (
+        device == best and dtype is torch.bfloat16 and (device == "cuda" or _mostly_dense(network))
+    )
 
 
 def _mostly_dense(network: nn.Module) -> bool:

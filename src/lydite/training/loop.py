@@ -20,11 +20,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from lydite.card import MaskWeights
 from lydite.data.images import ImageStore
 from lydite.detector import Detector
 from lydite.errors import ConfigError, TrainingError
 from lydite.models.contract import Network
+from lydite.models.surgery import masks_of
 from lydite.recipe import STEPS, Context, Stage, Step
 from lydite.training.batches import Batches
 from lydite.training.checkpoint import load_checkpoint_, save_checkpoint
@@ -74,7 +74,7 @@ def fit(
         TrainingError: the loss is not finite, or the loader hangs; the last checkpoint stands.
         ResumeError: the checkpoint in the folder does not fit.
     """
-    masks = _masks(network, detector)
+    masks = masks_of(network, detector.card.edits)
     network = copy.deepcopy(network)
     fabric = make_fabric(context, network)
     preprocess = detector.card.preprocess
@@ -215,7 +215,8 @@ class _Run:
         total = 0.0
         for part, wanted in zip(images.chunk(self.pieces), targets.chunk(self.pieces), strict=True):
             share = len(part) / len(images)
-            loss = self.objective(self.model(part).float(), part, wanted) * share
+            with self.fabric.autocast():  # for teachers, which Fabric does not know
+                loss = self.objective(self.model(part).float(), part, wanted) * share
             self.fabric.backward(loss)
             total += float(loss.detach())
         return total
@@ -264,13 +265,6 @@ class _Normalizer:
         tensor = torch.from_numpy(crops).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         values = tensor.float() * self.scale - self.shift
         return values.contiguous(memory_format=torch.channels_last)
-
-
-def _masks(network: Network, detector: Detector) -> dict[str, Tensor]:
-    """Return 0/1 masks of the weights that the card says are pruned by mask."""
-    names = {n for e in detector.card.edits if isinstance(e, MaskWeights) for n in e.parameters}
-    weights = dict(network.named_parameters())
-    return {n: (weights[n].detach() != 0).float() for n in sorted(names) if n in weights}
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
