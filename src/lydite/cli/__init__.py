@@ -38,10 +38,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("lydite.cli.data", "Scan folders of images, check them, make demo data."),
     "run": ("lydite.cli.run", "Make a detector by a recipe."),
     "study": ("lydite.cli.study", "Run several recipes over one data set, with a report."),
-    "score": ("lydite.cli.score", "Score a detector on a manifest."),
+    "evaluate": ("lydite.cli.evaluate", "Score a detector on a manifest."),
     "export": ("lydite.cli.export", "Export a detector for prediction, and check that it agrees."),
     "bench": ("lydite.cli.bench", "Measure latency and size of exported detectors."),
     "report": ("lydite.cli.report", "Turn results into one offline HTML page."),
+    "publish": ("lydite.cli.publish", "Write a study's detector as a folder to give away."),
     "models": ("lydite.cli.models", "List the networks and what they cost."),
     "schema": ("lydite.cli.schema", "Print the JSON schema of recipes and studies."),
 }

@@ -84,7 +84,7 @@ class _PlainLines:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._began: dict[str, float] = {}
+        self._began: dict[str, tuple[float, int]] = {}
         self._said: dict[str, float] = {}
 
     def __call__(self, what: str, done: int, total: int, note: str) -> None:
@@ -92,7 +92,8 @@ class _PlainLines:
         ended = total > 0 and done >= total
         if what in self._began and not ended and now - self._said[what] < LINE_SECONDS:
             return
-        began = self._began.setdefault(what, now)
+        # resumed work begins somewhere in the middle, which says nothing of its speed
+        began, first = self._began.setdefault(what, (now, done))
         self._said[what] = now
         share = f" ({done / total:.0%})" if total > 0 else ""
         taken = now - began
@@ -100,8 +101,8 @@ class _PlainLines:
         if ended:
             rest = f", {taken:.0f} s"
             del self._began[what]
-        elif done > 0 and total > 0 and taken >= 1:
-            rest = f", about {taken * (total - done) / done:.0f} s left"
+        elif done > first and total > 0 and taken >= 1:
+            rest = f", about {taken * (total - done) / (done - first):.0f} s left"
         tail = f" {printable(note)}" if note else ""
         sys.stderr.write(f"{printable(what)}: {done}/{total}{share}{rest}{tail}\n")
         sys.stderr.flush()

@@ -9,10 +9,9 @@ from lydite.card import Figure
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector, versions
-from lydite.errors import DataError
+from lydite.evaluate.calibrate import meaning_of
 from lydite.evaluate.metrics import accuracy, auc
 from lydite.evaluate.score import score_detector
-from lydite.evaluate.threshold import fit_meaning
 from lydite.files import lock_folder
 from lydite.recipe import Context, Progress, Recipe, Step, silent
 from lydite.study.cache import Cache
@@ -26,12 +25,10 @@ class Learning:
     Attributes:
         train: images to learn from.
         val: images for threshold, calibration and choices.
-        sources: what the data are and under which licences, for the card.
     """
 
     train: Manifest
     val: Manifest
-    sources: tuple[str, ...] = ()
 
     @property
     def digests(self) -> dict[str, str]:
@@ -145,7 +142,6 @@ def _do(
             parent=parent.card.key,
             steps=(*parent.card.steps, step.spec()),
             data=data.digests,
-            sources=data.sources or parent.card.sources,
             versions=versions(),
             training=training,
         )
@@ -161,14 +157,9 @@ def with_meaning(detector: Detector, val: Manifest) -> Detector:
         DataError: no readable validation images of both classes.
     """
     scores = score_detector(detector, val, images=ImageStore())
-    good = scores.filter(scores["z"].is_valid())
-    z, targets = good["z"].to_numpy(), good["target"].to_numpy()
-    if len(set(targets.tolist())) < 2:
-        raise DataError(
-            "The validation split needs readable images of both classes to set the threshold. "
-            f"Got {len(z)} images of {len(set(targets.tolist()))} class."
-        )
-    meaning = fit_meaning(z, targets, val.digest)
+    meaning = meaning_of(scores, val.digest)
+    usable = scores.filter(scores["z"].is_valid())
+    z, targets = usable["z"].to_numpy(), usable["target"].to_numpy()
     where = {"split": "val"}
     decided = (z > meaning.threshold).astype(int)
     measured = (

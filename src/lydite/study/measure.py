@@ -65,7 +65,6 @@ def ship(
     path = folder / "scores" / f"{name}.parquet"
     scores = _stored_scores(path, detector, test)
     if scores is None:
-        progress(f"{name} score", 0, len(test), "")
         scores = score_detector(
             detector, test, runtime="onnxruntime", images=store, progress=progress
         )
@@ -151,7 +150,9 @@ def _stored(place: Path, wanted: Detector) -> Detector | None:
     if not (place / "card.json").is_file():
         return None
     found = Detector.load(place)
-    same = found.card.key == wanted.card.key and found.card.score == wanted.card.score
+    same = found.card.model_copy(update={"files": {}}) == wanted.card.model_copy(
+        update={"files": {}}
+    )
     weights = found.card.files.get("model.safetensors")
     return found if same and weights and ONNX_NAME in (found.files or {}) else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +87,7 @@ def load_data(spec: DataSpec, folder: Path, progress: Progress = silent) -> Stud
     for name, part in (("train", train), ("val", val), ("test", test)):
         if len(part) == 0:
             raise DataError(f"The {name} split of {', '.join(spec.seen)} holds no image.")
-    sources = tuple(f"{s} ({len(train.select(domain=s))} training images)" for s in spec.seen)
-    return StudyData(manifest, Learning(train, val, sources), test)
+    return StudyData(manifest, Learning(train, val), test)
 
 
 def plan_study(study: Study, options: StudyOptions, *, estimate: bool = True) -> Plan:
@@ -178,6 +177,8 @@ def _make(study: Study, data: StudyData, options: StudyOptions) -> list[Shipped]
     for seed in study.seeds:
         for recipe in study.resolved(seed):
             made = execute(recipe, data.learning, cache, how)
+            detector = made.detector.evolve(sources=study.data.sources, limits=study.limits)
+            made = replace(made, detector=detector)
             name = recipe.name if len(study.seeds) == 1 else f"{recipe.name}-seed{seed}"
             shipped.append(ship(made, name, options.folder, data.test, store, options.progress))
     return shipped

@@ -46,6 +46,7 @@ class DataSpec(Frozen):
         seen: domains whose train and val splits are used; every other domain is unseen.
         exclude: domains that are left out altogether.
         labels: the task's two labels, the positive one last.
+        sources: what the data are and under which licenses, for the detectors' cards.
     """
 
     manifest: Path | None = None
@@ -54,6 +55,7 @@ class DataSpec(Frozen):
     seen: Annotated[tuple[str, ...], Field(min_length=1)]
     exclude: tuple[str, ...] = ()
     labels: tuple[str, str] = ("real", "fake")
+    sources: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSpec:
@@ -101,6 +103,7 @@ class Study(Frozen):
         reference: the recipe that rates and ratios are taken against; the first unless given.
         seeds: every recipe is run once per seed.
         bench: how latency is measured.
+        limits: what the detectors cannot do, in plain words, for their cards.
     """
 
     version: Annotated[int, Field(ge=1, le=STUDY_VERSION)] = STUDY_VERSION
@@ -111,6 +114,7 @@ class Study(Frozen):
     reference: Name | None = None
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     bench: BenchSpec = BenchSpec()
+    limits: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _names(self) -> Study:

@@ -1,0 +1,44 @@
+"""From a study's detector to one that is given away: its card carries what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from lydite.card import ONNX_NAME
+from lydite.detector import Detector
+from lydite.errors import DataError, unknown_name
+from lydite.study.results import read_results
+
+
+def publish(study: Path, name: str, out: Path, *, title: str | None = None) -> Detector:
+    """Write a study's detector to `out`, with the study's test figures in its card.
+
+    Args:
+        study: folder of a finished study.
+        name: folder name under its `detectors`.
+        out: where to write; an older detector there is replaced.
+        title: name in the new card; the old one unless given.
+
+    Returns:
+        The detector as written.
+
+    Raises:
+        DataError: no such detector, no result of it, or no exported file.
+    """
+    place = study / "detectors" / name
+    if not place.is_dir():
+        there = [p.name for p in (study / "detectors").glob("*") if p.is_dir()]
+        raise DataError(unknown_name("detector", name, there))
+    detector = Detector.load(place)
+    if ONNX_NAME not in (detector.files or {}):
+        raise DataError(f"{place} holds no {ONNX_NAME}. Export it with: lydite export {place}")
+    digest = detector.card.digest
+    results = [r for r in read_results(study / "results") if r.card_digest == digest]
+    if not results:
+        raise DataError(f"{study} holds no result of {name}. Run the study to its end first.")
+    figures = detector.card.measured + results[-1].figures
+    card = detector.card.model_copy(
+        update={"measured": figures, "name": title or detector.card.name}
+    )
+    return replace(detector, card=card).save(out)
