@@ -108,7 +108,8 @@ class Detector:
         card = load_card(folder)
         if WEIGHTS_NAME not in card.files:
             raise CardError(f"{folder} holds no {WEIGHTS_NAME}: it can predict, not be changed.")
-        network = build(card.architecture)
+        with torch.random.fork_rng(devices=[]):  # the fresh weights are thrown away
+            network = build(card.architecture)
         replay_(network, card.edits)
         load_weights_(network, read_bytes(folder / WEIGHTS_NAME, MAX_WEIGHTS_BYTES), str(folder))
         network.eval()

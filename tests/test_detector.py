@@ -1,0 +1,213 @@
+"""Cards and weights: what does not fit is refused, and what fits comes back unchanged."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lydite.card import Architecture, KeepChannels, Preprocess, load_card, parse_card
+from lydite.detector import Detector
+from lydite.errors import CardError, LyditeError
+from lydite.files import sha256_file, write_json
+from lydite.models.surgery import keep_channels_
+
+TINY = Architecture(network="lydite-small", input_size=64, config={"widths": [4, 8]})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    Detector.start(TINY, seed=3).save(tmp_path / "detector")
+    return tmp_path / "detector"
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a card's JSON as a stranger would."""
+    path = folder / "card.json"
+    value = json.loads(path.read_text("utf-8"))
+    change(value)
+    write_json(path, value)
+
+
+def fix_digest(folder: Path) -> None:
+    """Make the card's digest fit its weights again, as a careful stranger would."""
+    path = folder / "model.safetensors"
+
+    def change(value: dict[str, Any]) -> None:
+        value["files"]["model.safetensors"] = {
+            "sha256": sha256_file(path),
+            "size_bytes": path.stat().st_size,
+        }
+
+    rewrite(folder, change)
+
+
+def test_round_trip(folder: Path) -> None:
+    images = torch.randn(2, 3, 64, 64)
+    before, after = Detector.start(TINY, seed=3).network.eval(), Detector.load(folder)
+    assert torch.equal(before(images), after.network(images))
+    assert after.card.digest == Detector.load(folder).card.digest
+
+
+def test_equal_scores_in_a_fresh_process_after_surgery(tmp_path: Path) -> None:
+    detector = Detector.start(TINY, seed=3)
+    group = next(g for g in detector.network.groups() if g.size >= 4)
+    keep_channels_(detector.network, group.name, [0, 2])
+    edits = (KeepChannels(group=group.name, keep=(0, 2)),)
+    detector.evolve(edits=edits).save(tmp_path / "pruned")
+    script = (
+        "import sys, torch; from pathlib import Path; from lydite.detector import Detector\n"
+        "torch.manual_seed(9); network = Detector.load(Path(sys.argv[1])).network\n"
+        "print(network(torch.randn(2, 3, 64, 64)).tolist())\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "pruned")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    torch.manual_seed(9)
+    here = detector.network.eval()(torch.randn(2, 3, 64, 64))
+    assert torch.allclose(torch.tensor(json.loads(done.stdout)), here, atol=1e-6)
+
+
+def test_equal_seeds_give_equal_weights_and_keys() -> None:
+    one, other = Detector.start(TINY, seed=5), Detector.start(TINY, seed=5)
+    states = one.network.state_dict(), other.network.state_dict()
+    assert all(torch.equal(v, states[1][k]) for k, v in states[0].items())
+    assert one.card.key == other.card.key
+    assert Detector.start(TINY, seed=6).card.key != one.card.key
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "card.json"])
+@pytest.mark.parametrize("where", [0, 100, -1])
+def test_one_changed_byte_is_refused(folder: Path, name: str, where: int) -> None:
+    path = folder / name
+    data = bytearray(path.read_bytes())
+    data[where] ^= 0x41
+    path.write_bytes(bytes(data))
+    if name == "card.json":
+        try:
+            assert load_card(folder) != Detector.start(TINY, seed=3).card
+        except LyditeError as error:
+            assert str(error)
+    else:
+        with pytest.raises(CardError, match="SHA-256"):
+            Detector.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda v: v.update(surprise=1), "surprise"),
+        (lambda v: v.update(version=99), "Upgrade lydite"),
+        (lambda v: v.update(format="other"), "not the card of a lydite detector"),
+        (lambda v: v["files"].update({"../x": v["files"]["model.safetensors"]}), "plain name"),
+        (lambda v: v["files"].update({"a/b": v["files"]["model.safetensors"]}), "plain name"),
+        (lambda v: v["files"].update(gone={"sha256": "0" * 64, "size_bytes": 1}), "lacks the file"),
+        (lambda v: v["architecture"].update(input_size=96), "96 px"),
+        (lambda v: v["score"].update(temperature=0), "temperature"),
+        (lambda v: v["score"].update(band=[0.6, 0.9]), "0.5"),
+        (lambda v: v["preprocess"].update(std=[0, 1, 1]), "std"),
+        (lambda v: v.update(edits=[{"op": "run", "code": "1"}]), "edits"),
+        (lambda v: v.update(edits=[{"op": "keep_channels", "group": "x", "keep": [3, 1]}]), "keep"),
+    ],
+)
+def test_foreign_cards_are_refused(
+    folder: Path, change: Callable[[dict[str, Any]], None], words: str
+) -> None:
+    rewrite(folder, change)
+    with pytest.raises(CardError, match=words):
+        load_card(folder)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"op": "keep_channels", "group": "nowhere", "keep": [0]},
+        {"op": "keep_channels", "group": "stem", "keep": [0, 10_000]},
+        {"op": "mask_weights", "parameters": ["nowhere"]},
+    ],
+)
+def test_edits_that_do_not_fit_are_refused(folder: Path, edit: dict[str, Any]) -> None:
+    rewrite(folder, lambda v: v.update(edits=[edit]))
+    with pytest.raises(CardError):
+        Detector.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.pop(next(iter(t))), "missing"),
+        (lambda t: t.update(extra=torch.zeros(1)), "extra"),
+        (lambda t: t.update({k: v.unsqueeze(0) for k, v in list(t.items())[:1]}), "wants"),
+        (lambda t: t.update({k: v.double() for k, v in list(t.items())[:1]}), "float64"),
+        (lambda t: next(v for v in t.values() if v.ndim == 4).fill_(float("nan")), "NaN"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(
+    folder: Path, change: Callable[[dict[str, torch.Tensor]], object], words: str
+) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    fix_digest(folder)
+    with pytest.raises(CardError, match=words):
+        Detector.load(folder)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\xff\xff\xff\xff\xff\xff\x7f{}",  # a header said to be enormous
+        b"\x02\x00\x00\x00\x00\x00\x00\x00{}trailing",
+        b"\x80\x04\x95\x0c\x00\x00\x00\x00\x00\x00\x00\x8c\x08builtins\x94.",  # a pickle
+        b"\x58\x00\x00\x00\x00\x00\x00\x00"  # overlapping tensors
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
+        b'"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+    ],
+)
+def test_what_is_no_safetensors_is_refused(folder: Path, data: bytes) -> None:
+    (folder / "model.safetensors").write_bytes(data)
+    fix_digest(folder)
+    with pytest.raises(CardError, match="safetensors"):
+        Detector.load(folder)
+
+
+def test_a_truncated_file_is_refused(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+    fix_digest(folder)
+    with pytest.raises(CardError, match="safetensors"):
+        Detector.load(folder)
+
+
+def test_no_card_and_a_huge_card(tmp_path: Path) -> None:
+    with pytest.raises(CardError, match=r"no card\.json"):
+        load_card(tmp_path)
+    (tmp_path / "card.json").write_bytes(b" " * (10 * 1024 * 1024 + 1))
+    with pytest.raises(LyditeError, match="larger than"):
+        load_card(tmp_path)
+
+
+@pytest.mark.parametrize("value", [None, [], {}, {"format": "lydite-detector"}, "text", 3])
+def test_what_is_no_card(value: object) -> None:
+    with pytest.raises(CardError):
+        parse_card(value, "card.json")
+
+
+def test_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    path = folder / "model.safetensors"
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CardError, match="lacks the file"):
+        Detector.load(folder)
+
+
+def test_sizes_must_agree() -> None:
+    with pytest.raises(ValueError, match="64 px"):
+        Detector.start(TINY, Preprocess(size=96))

@@ -1,0 +1,142 @@
+"""Files are whole or not there: atomic writes, locks, refusals that name the path."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lydite.errors import BusyError, FileError
+from lydite.files import (
+    TEMPORARY_PREFIX,
+    canonical_json,
+    digest,
+    lock_folder,
+    publish_folder,
+    read_bytes,
+    read_json,
+    sha256_bytes,
+    sha256_file,
+    write_bytes,
+    write_json,
+)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [p for p in folder.rglob("*") if p.name.startswith(TEMPORARY_PREFIX)]
+
+
+def test_digests_do_not_depend_on_key_order() -> None:
+    assert digest({"a": 1, "b": [2.5, None]}) == digest({"b": [2.5, None], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+    assert canonical_json({"b": "é", "a": 1}) == b'{"a":1,"b":"\\u00e9"}'
+
+
+def test_nan_has_no_digest() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        digest({"a": float("nan")})
+
+
+def test_write_and_read(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "file.json"
+    write_json(path, {"b": 1, "a": "ü"})
+    assert read_json(path) == {"b": 1, "a": "ü"}
+    assert sha256_file(path) == sha256_bytes(path.read_bytes())
+    assert not leftovers(tmp_path)
+
+
+def test_too_large_and_not_json(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(FileError, match="not valid JSON"):
+        read_json(path)
+    with pytest.raises(FileError, match="larger than the 10 bytes"):
+        read_bytes(path, 10)
+
+
+@pytest.mark.parametrize("path", ["missing.json", "folder"])
+def test_unreadable_names_the_path(tmp_path: Path, path: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FileError, match=path):
+        read_json(tmp_path / path)
+    with pytest.raises(FileError, match=path):
+        sha256_file(tmp_path / path)
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    write_bytes(path, b"old")
+    script = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from lydite.files import write_bytes; from lydite.errors import FileError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try: write_bytes(Path(sys.argv[1]), bytes(5000))\n"
+        "except FileError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True
+    )
+    assert str(path) in done.stdout
+    assert path.read_bytes() == b"old"
+    assert not leftovers(tmp_path)
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000
+
+
+def test_a_file_in_the_way_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(FileError, match="file"):
+        write_bytes(tmp_path / "file" / "below.json", b"y")
+    with pytest.raises(FileError, match="file"), publish_folder(tmp_path / "file" / "below"):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_no_permission(tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    with pytest.raises(FileError, match="locked"):
+        write_bytes(locked / "x", b"y")
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "detector"
+    with pytest.raises(RuntimeError), publish_folder(target) as folder:
+        (folder / "half").write_bytes(b"x")
+        assert not target.exists()
+        raise RuntimeError
+    assert not target.exists()
+    for content in (b"one", b"two"):
+        with publish_folder(target) as folder:
+            (folder / "whole").write_bytes(content)
+        assert (target / "whole").read_bytes() == content
+    assert not leftovers(tmp_path)
+
+
+def test_an_error_keeps_the_older_folder(tmp_path: Path) -> None:
+    target = tmp_path / "detector"
+    with publish_folder(target) as folder:
+        (folder / "a").write_bytes(b"old")
+    with pytest.raises(RuntimeError), publish_folder(target):
+        raise RuntimeError
+    assert (target / "a").read_bytes() == b"old"
+
+
+def test_one_lock_a_folder_and_none_after_a_kill(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from lydite.files import lock_folder\n"
+        "with lock_folder(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(BusyError, match="Wait for it"), lock_folder(tmp_path):
+            pass
+        other.kill()
+    with lock_folder(tmp_path):
+        assert (tmp_path / ".lock").exists()
