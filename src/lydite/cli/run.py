@@ -74,6 +74,8 @@ def run(
         emit(plan.to_dict(), json, lambda: plan_text(plan))
         return
     results = run_study(study, options)
+    if not results:  # a helping process under torchrun
+        return
     detector = folder / "detectors" / made.name
     value = {"detector": str(detector), "result": results[0].model_dump(mode="json")}
     emit(value, json, lambda: f"{results_text(results)}\n\nDetector: {detector}")

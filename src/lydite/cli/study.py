@@ -68,6 +68,8 @@ def study(
         emit(plan.to_dict(), json, lambda: plan_text(plan))
         return
     results = run_study(spec, options)
+    if not results:  # a helping process under torchrun
+        return
     report = write_report(options.folder)
     value = {
         "folder": str(options.folder),

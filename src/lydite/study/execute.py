@@ -16,6 +16,8 @@ from lydite.files import lock_folder
 from lydite.recipe import Context, Progress, Recipe, Step, silent
 from lydite.study.cache import Cache
 from lydite.study.results import StepCost
+from lydite.training.settings import TrainSettings
+from lydite.training.team import Team
 
 
 @dataclass(frozen=True)
@@ -82,21 +84,27 @@ def execute(recipe: Recipe, data: Learning, cache: Cache, options: Options) -> M
     Killed at any moment, the same call goes on where it stopped, and gives the same weights as an
     uninterrupted one.
 
+    Under `torchrun` every process calls this; the first one reads and writes for all.
+
     Raises:
         BusyError: another process is doing the same step.
         LyditeError: a step failed; everything before it is kept.
     """
     detector = start_of(recipe)
     keys = keys_of(recipe, detector.card.key, data.digests)
+    team = Team.current()
     costs: list[StepCost] = []
     for number, (step, key) in enumerate(zip(recipe.steps, keys, strict=True)):
-        done = cache.load(key)
-        if done is None:
+        done = cache.load(key) if team.leads else None
+        cached = not team.agree(done is None)
+        if not cached and team.leads:
             named = _named(options.progress, recipe.name)
             done = _do(step, key, detector, data, cache, options, named)
-            cached = False
-        else:
-            cached = True
+        elif not cached and isinstance(step, TrainSettings):
+            step.run(detector, _context(key, data, cache, options, silent))
+        team.agree(True)  # from here on the leader's result can be loaded
+        done = done or cache.load(key)
+        assert done is not None, "the leader has stored it"
         if number == len(keys) - 1 and done.card.name != recipe.name:
             done = Detector(done.card.model_copy(update={"name": recipe.name}), done.network)
         detector = done
@@ -117,16 +125,7 @@ def _do(
     scratch = cache.scratch(key)
     with lock_folder(scratch):
         started = time.perf_counter()
-        context = Context(
-            data.train,
-            data.val,
-            seed=int(key[:12], 16) % 2**31,  # every step of every recipe draws its own numbers
-            folder=scratch,
-            progress=progress,
-            device=options.device,
-            precision=options.precision,
-        )
-        made = step.run(parent, context)
+        made = step.run(parent, _context(key, data, cache, options, progress))
         made = with_meaning(made, data.val)
         seconds = time.perf_counter() - started
         # a resumed step reports the time of all its parts
@@ -146,6 +145,21 @@ def _do(
             training=training,
         )
         return cache.store(made)
+
+
+def _context(
+    key: str, data: Learning, cache: Cache, options: Options, progress: Progress
+) -> Context:
+    """Return what a step may use."""
+    return Context(
+        data.train,
+        data.val,
+        seed=int(key[:12], 16) % 2**31,  # every step of every recipe draws its own numbers
+        folder=cache.scratch(key),
+        progress=progress,
+        device=options.device,
+        precision=options.precision,
+    )
 
 
 def with_meaning(detector: Detector, val: Manifest) -> Detector:

@@ -19,6 +19,7 @@ from lydite.study.measure import Shipped, measure, ship
 from lydite.study.plan import Plan, make_plan
 from lydite.study.results import Result, read_results, write_result
 from lydite.study.spec import DataSpec, Study
+from lydite.training.team import Team
 
 STUDY_FILE = "study.json"
 
@@ -117,7 +118,8 @@ def run_study(study: Study, options: StudyOptions) -> list[Result]:
         options: where and how.
 
     Returns:
-        One result per recipe and seed, in the study's order.
+        One result per recipe and seed, in the study's order; nothing in the helping processes
+        that `torchrun` starts besides the first.
 
     Raises:
         ResumeError: the folder holds another plan, or other data (with the difference).
@@ -125,10 +127,13 @@ def run_study(study: Study, options: StudyOptions) -> list[Result]:
         LyditeError: anything a user can cause; what was finished is kept.
     """
     folder = options.folder
+    if not Team.current().leads:
+        return _help(study, options)
     with lock_folder(folder):
         data = load_data(study.data, folder, options.progress)
         _same_or_refuse(study, data, options)
         done = finished(study, data, folder)
+        Team.current().agree(done is None)  # the data are there, and there is work to do
         if done is not None:
             options.progress("study", 1, 1, "already finished; results are as they were")
             return done
@@ -145,6 +150,17 @@ def run_study(study: Study, options: StudyOptions) -> list[Result]:
         for result in results:
             write_result(folder / "results", result)
         return results
+
+
+def _help(study: Study, options: StudyOptions) -> list[Result]:
+    """Share the training of the process that leads; its results are not ours to return."""
+    if Team.current().agree(True):
+        data = load_data(study.data, options.folder)
+        how = Options(device=options.device, precision=options.precision)
+        for seed in study.seeds:
+            for recipe in study.resolved(seed):
+                execute(recipe, data.learning, Cache(options.cache_folder), how)
+    return []
 
 
 def finished(study: Study, data: StudyData, folder: Path) -> list[Result] | None:
