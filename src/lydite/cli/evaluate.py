@@ -1,0 +1,121 @@
+"""`lydite evaluate`: score a detector on a manifest and print what the scores say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from lydite.cli.output import emit, progress_reporter, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cyclopts import App
+
+    from lydite.card import Figure
+
+#: columns of the printed table
+METRICS = ("accuracy", "balanced_accuracy", "f1", "auc", "ap")
+
+
+def register(app: App) -> None:
+    """Add the command to the application."""
+    app.command(evaluate, name="evaluate")
+
+
+def evaluate(
+    detector: Path,
+    manifest: Path,
+    *,
+    split: str = "test",
+    seen: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    root: Path | None = None,
+    runtime: str = "auto",
+    threads: int | None = None,
+    json: bool = False,
+) -> int:
+    """Score a detector on a manifest's images and print every metric with its 95 % interval.
+
+    The exit status is 1 when an image could not be scored.
+
+    Args:
+        detector: a detector folder.
+        manifest: made by `lydite data scan`.
+        split: train, val or test.
+        seen: domains that the detector was trained on; all others count as unseen.
+        out: write one row per image to this Parquet file.
+        root: the images' folder, where it has moved since the scan.
+        runtime: torch, onnxruntime, or auto (onnxruntime for exported and quantized detectors).
+        threads: CPU threads to use.
+        json: print one JSON document.
+    """
+    from lydite.data.manifest import SPLITS, Manifest
+    from lydite.detector import Detector
+    from lydite.errors import ConfigError, DataError
+    from lydite.evaluate.score import score_detector, write_scores
+    from lydite.evaluate.summary import summarize
+
+    if split not in SPLITS:
+        raise ConfigError(f"--split must be one of {', '.join(SPLITS)}. Got {split!r}.")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"--threads must be 1 or more. Got {threads}.")
+    if out is not None and out.is_dir():
+        raise ConfigError(f"--out must name a file, but {out} is a folder.")
+    loaded = Detector.load(detector)
+    images = Manifest.read(manifest, root).select(split=split)
+    strange = sorted(set(seen) - set(images.column("domain")))
+    if strange:
+        known = ", ".join(sorted(set(images.column("domain"))))
+        raise DataError(f"No image of the domain {strange[0]!r} in this split. Domains: {known}.")
+    scores = score_detector(
+        loaded,
+        images,
+        progress=progress_reporter(),
+        runtime=runtime,  # type: ignore[arg-type]  # any string; a wrong one is refused there
+        threads=threads,
+    )
+    figures = summarize(scores, seen=seen, split=split)
+    if out is not None:
+        write_scores(out, scores)
+    failed = scores["error"].length() - scores["error"].null_count
+    value = {
+        "detector": {"name": loaded.card.name, "digest": loaded.card.digest},
+        "runtime": scores["runtime"][0].as_py(),
+        "split": split,
+        "images": len(images),
+        "unreadable": failed,
+        "figures": [figure.model_dump(mode="json") for figure in figures],
+    }
+    emit(value, json, lambda: _text(value, figures, out))
+    return 1 if failed else 0
+
+
+def _text(value: dict[str, Any], figures: Sequence[Figure], out: Path | None) -> str:
+    """Return the table that people read."""
+    found: dict[str, dict[str, Figure]] = {}
+    for figure in figures:
+        where = ": ".join(v for k, v in figure.slice.items() if k != "split")
+        found.setdefault(where, {})[figure.metric] = figure
+    rows = [
+        [name, metrics["auc"].n, *(_cell(metrics[metric]) for metric in METRICS)]
+        for name, metrics in found.items()
+    ]
+    headers = ["images", "n", *(metric.replace("_", " ") for metric in METRICS)]
+    notes = [f"{value['detector']['name']} in {value['runtime']}, split {value['split']}"]
+    if value["unreadable"]:
+        notes.append(f"{value['unreadable']} images could not be scored.")
+    if out is not None:
+        notes.append(f"Scores: {out}")
+    return "\n".join([table(headers, rows), "", *notes])
+
+
+def _cell(figure: Figure) -> str | None:
+    """Return a number and its interval."""
+    if figure.value is None:
+        return None
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:.3f}"
+    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"

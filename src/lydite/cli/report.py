@@ -1,0 +1,44 @@
+"""`lydite report`: a study's results as one offline HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from lydite.cli.output import emit
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+
+def register(app: App) -> None:
+    """Add the command to the application."""
+    app.command(report, name="report")
+
+
+def report(
+    study: Path,
+    *,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    no_images: bool = False,
+    json: bool = False,
+) -> int:
+    """Turn a study's results into one HTML file that needs nothing beside itself.
+
+    Args:
+        study: the study's folder.
+        out: the file to write; report.html in the study's folder unless given.
+        no_images: leave sample images out of the page.
+        json: print the page's path as JSON.
+    """
+    from lydite.errors import DataError
+    from lydite.report.html import write_report
+
+    if not study.is_dir():
+        raise DataError(f"{study} is not a study's folder. Make one with: lydite study STUDY.yaml")
+    path = write_report(study, out, images=not no_images)
+    size = path.stat().st_size
+    emit({"report": str(path), "size_bytes": size}, json, f"{path.resolve().as_uri()}")
+    return 0

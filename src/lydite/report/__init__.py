@@ -1,0 +1,1 @@
+"""Turning results into pictures, tables and one offline HTML page; nothing is measured here."""

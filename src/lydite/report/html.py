@@ -1,0 +1,238 @@
+"""The report: one HTML file that needs nothing beside itself, made from a study's folder.
+
+No script, no request: the page's own policy forbids both. Everything that comes from data is
+escaped. Figures that were measured are quoted; none is computed here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pyarrow as pa
+import yaml
+from markupsafe import Markup
+
+from lydite import __version__
+from lydite.data.manifest import Manifest
+from lydite.errors import DataError, LyditeError
+from lydite.evaluate.score import read_scores
+from lydite.files import read_json, write_bytes
+from lydite.report import distributions, figures, pictures
+from lydite.report.view import Line, columns_of, headline, kilobytes, lines_of, remarks
+from lydite.study.results import Result, read_results
+
+REPORT_NAME = "report.html"
+#: metrics of the full table, in its order
+_METRICS = ("accuracy", "balanced_accuracy", "f1", "precision", "recall", "auc", "ap")
+
+
+def write_report(folder: Path, out: Path | None = None, *, images: bool = True) -> Path:
+    """Write a study's report.
+
+    Args:
+        folder: of the study; `results/` must hold at least one result. `study.json`, `scores/`
+            and the images add their sections where they are there.
+        out: the file to write; `folder/report.html` unless given.
+        images: show sample images (small copies) with their scores.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        DataError: there are no results, or one of them is not valid.
+        FileError: a file cannot be read or written.
+    """
+    study = _study(folder)
+    results = _ordered(read_results(folder / "results"), study)
+    if not results:
+        raise DataError(f"There are no results in {folder / 'results'}. Run: lydite study")
+    lines = lines_of(results)
+    scores = _scores(folder, lines)
+    root = _image_root(folder, study) if images else None
+    path = out or folder / REPORT_NAME
+    write_bytes(path, render(lines, study, scores, root).encode("utf-8"))
+    return path
+
+
+def render(
+    lines: Sequence[Line],
+    study: Mapping[str, Any],
+    scores: Mapping[str, pa.Table],
+    root: Path | None,
+) -> str:
+    """Return the page.
+
+    Args:
+        lines: results in the order of the table.
+        study: the study as data; may be empty.
+        scores: by the name of the line, as far as they are kept.
+        root: the images' folder, None to show none.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "size": kilobytes,
+        "share": _share,
+        "count": _count,
+        "number": _number,
+        "yaml": _yaml,
+    }
+    folder = resources.files("lydite.report")
+    template = environment.from_string((folder / "page.html.jinja").read_text("utf-8"))
+    seen = list(dict.fromkeys(name for line in lines for name in line.result.seen))
+    return template.render(
+        title=study.get("title") or study.get("name") or lines[0].result.study,
+        name=lines[0].result.study,
+        # our own constant: escaping would break it
+        css=Markup((folder / "page.css").read_text("utf-8")),  # noqa: S704
+        version=__version__,
+        headline=headline(lines),
+        remarks=remarks(lines),
+        lines=lines,
+        seen=seen,
+        columns=columns_of(lines),
+        metrics=_METRICS,
+        drawings=_drawings(lines, scores, seen),
+        galleries=_galleries(lines, scores, seen, root),
+        study=study,
+    )
+
+
+def _drawings(
+    lines: Sequence[Line], scores: Mapping[str, pa.Table], seen: Sequence[str]
+) -> dict[str, Markup]:
+    """Return every figure for which there is something to show, by name."""
+    drawn = {
+        "accuracy": figures.trade_off(
+            lines,
+            "accuracy",
+            "seen",
+            "accuracy",
+            "Accuracy against size",
+            f"accuracy on {', '.join(seen)}",
+        )
+    }
+    if any(line.value("auc", group="unseen-mean") is not None for line in lines):
+        drawn["unseen"] = figures.trade_off(
+            lines,
+            "auc",
+            "unseen-mean",
+            "unseen",
+            "Unseen generators against size",
+            "mean AUC over unseen domains",
+        )
+    if columns_of(lines):
+        drawn["matrix"] = figures.matrix(lines)
+    if any(len(line.stops("auc")) > 1 for line in lines):
+        drawn["steps"] = figures.step_paths(lines)
+    scored = [line for line in lines if line.name in scores]
+    if scored:
+        known, new = (
+            [
+                distributions.spread_of(x.name, x.color, scores[x.name], seen, unseen=unseen)
+                for x in scored
+            ]
+            for unseen in (False, True)
+        )
+        drawn["histograms"] = distributions.histograms(known, new)
+        few = [scored.index(line) for line in chosen(scored)]
+        drawn["reliability"] = distributions.reliability(
+            [known[i] for i in few], [new[i] for i in few]
+        )
+    # matplotlib escapes what it writes, and so does our frame around it
+    return {name: Markup(text) for name, text in drawn.items()}  # noqa: S704
+
+
+def _galleries(
+    lines: Sequence[Line], scores: Mapping[str, pa.Table], seen: Sequence[str], root: Path | None
+) -> list[tuple[str, list[pictures.Picture]]]:
+    """Return sample images under their headings."""
+    few = chosen([line for line in lines if line.name in scores])
+    if root is None or not few:
+        return []
+    quoted = {line.name: scores[line.name] for line in few}
+    best = few[-1].name
+    made = [
+        ("One real and one fake of each domain", pictures.one_of_each(quoted, seen, root)),
+        (f"Where {best} is most surely wrong", pictures.mistakes(quoted, best, root)),
+    ]
+    return [(heading, found) for heading, found in made if found]
+
+
+def chosen(lines: Sequence[Line]) -> list[Line]:
+    """Return up to three detectors worth quoting: reference, smallest file, best on unseen."""
+    if not lines:
+        return []
+    picks = [
+        next((line for line in lines if line.result.reference), lines[0]),
+        min(lines, key=lambda line: line.size_bytes),
+        max(lines, key=lambda line: line.value("auc", group="unseen-mean") or 0.0),
+    ]
+    return list({line.name: line for line in picks}.values())
+
+
+def _study(folder: Path) -> dict[str, Any]:
+    """Return the study as data, empty where the folder does not tell."""
+    path = folder / "study.json"
+    if not path.is_file():
+        return {}
+    value = read_json(path)
+    inner = value.get("study", value) if isinstance(value, dict) else {}
+    return inner if isinstance(inner, dict) else {}
+
+
+def _ordered(results: Sequence[Result], study: Mapping[str, Any]) -> list[Result]:
+    """Return results in the order in which the study names its recipes."""
+    names = [entry.get("name") for entry in study.get("recipes", [])]
+    place = {name: number for number, name in enumerate(names)}
+    return sorted(results, key=lambda r: (place.get(r.recipe, len(place)), r.seed))
+
+
+def _scores(folder: Path, lines: Sequence[Line]) -> dict[str, pa.Table]:
+    """Return the scores that were kept, by the line's name."""
+    found = {}
+    for line in lines:
+        recipe, seed = line.result.recipe, line.result.seed
+        for stem in (f"{recipe}-seed{seed}", recipe):
+            path = folder / "scores" / f"{stem}.parquet"
+            if path.is_file():
+                found[line.name] = read_scores(path)
+                break
+    return found
+
+
+def _image_root(folder: Path, study: Mapping[str, Any]) -> Path | None:
+    """Return the folder that the images' paths start from, or None where it is gone."""
+    named = (study.get("data") or {}).get("manifest")
+    places = [folder / "manifest.parquet", folder / "data" / "manifest.parquet"]
+    for place in [Path(named)] if named else places:
+        try:
+            return Manifest.read(place).root
+        except LyditeError:
+            continue
+    return None
+
+
+def _share(value: float | None) -> str:
+    """Return a share in percent; a dash where there is none."""
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    """Return a number with a fixed count of digits; a dash where there is none."""
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _count(value: int | float | None) -> str:
+    """Return a whole number with thin spaces between thousands; a dash where there is none."""
+    return "–" if value is None else f"{value:,.0f}".replace(",", "\u2009")
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=88)
