@@ -1,0 +1,118 @@
+"""`lydite evaluate` and `lydite report` on the smallest of data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lydite.card import Architecture, Preprocess
+from lydite.cli import main
+from lydite.data.manifest import Manifest, from_columns
+from lydite.detector import Detector
+from lydite.evaluate.score import read_scores
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    columns: dict[str, list[object]] = {}
+    for number in range(16):
+        name, fake = f"{number}.png", number % 2
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / name)
+        row = {
+            "path": name,
+            "sha256": f"{number:064x}",
+            "label": ("real", "fake")[fake],
+            "generator": "g",
+            "domain": "ab"[number // 8],
+            "split": "test",
+            "group": str(number),
+            "bytes": 1,
+        }
+        for key, value in row.items():
+            columns.setdefault(key, []).append(value)
+    path = folder / "manifest.parquet"
+    from_columns(columns, folder).write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("detectors") / "tiny"
+    Detector.start(Architecture(network="lydite-small", input_size=32), Preprocess(size=32)).save(
+        folder
+    )
+    return folder
+
+
+def test_json_and_scores_tell_the_same(
+    detector: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scores.parquet"
+    words = ["evaluate", str(detector), str(manifest), "--seen", "a", "-o", str(out), "--json"]
+    assert main(words) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert (value["images"], value["unreadable"], value["runtime"]) == (16, 0, "torch")
+    slices = [figure["slice"] for figure in value["figures"] if figure["metric"] == "auc"]
+    assert {"group": "seen", "split": "test"} in slices
+    assert {"domain": "b", "generator": "g", "split": "test"} in slices
+    scores = read_scores(out)
+    assert scores.num_rows == 16
+    assert scores["path"].to_pylist() == Manifest.read(manifest).column("path")
+
+
+def test_people_get_a_table(
+    detector: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(detector), str(manifest)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["images", "n", "accuracy"]
+    assert [line.split()[0] for line in lines[1:6]] == ["a", "a:", "b", "b:", "unseen-mean"]
+    assert lines[-1] == "lydite-small in torch, split test"
+
+
+def test_an_unreadable_image_sets_the_status(
+    detector: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in manifest.parent.glob("*.png"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "3.png").write_bytes(b"")
+    words = ["evaluate", str(detector), str(manifest), "--root", str(tmp_path), "--json"]
+    assert main(words) == 1
+    assert json.loads(capsys.readouterr().out)["unreadable"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--split", "tset"], "--split must be one of"),
+        (["--split", "val"], "no scores of the split"),
+        (["--seen", "z"], "No image of the domain 'z'"),
+        (["--threads", "0"], "--threads must be 1 or more"),
+        (["--runtime", "tpu"], "Unknown runtime"),
+        (["-o", "."], "is a folder"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(
+    detector: Path,
+    manifest: Path,
+    words: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["evaluate", str(detector), str(manifest), *words]) == 2
+    error = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
+    assert len(error) == 1
+    assert said in error[0]
+
+
+def test_report_needs_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "none")]) == 2
+    assert "is not a study's folder" in capsys.readouterr().err
+    assert main(["report", str(tmp_path)]) == 2
+    assert "no results in" in capsys.readouterr().err

@@ -1,0 +1,157 @@
+"""Figures out of scores: the exact slices, the pairs of generators, failures, the unseen mean."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from lydite.card import Figure, ScoreMeaning
+from lydite.errors import DataError
+from lydite.evaluate.score import SCORES_SCHEMA
+from lydite.evaluate.summary import METRICS, summarize
+
+
+def table(
+    count: int = 40, domains: tuple[str, ...] = ("a", "b", "c"), split: str = "test", seed: int = 0
+) -> pa.Table:
+    """Return scores of `count` reals and fakes a domain; fakes are of two generators."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number, domain in enumerate(domains):
+        for target in (0, 1):
+            for image in range(count):
+                z = float(rng.normal(target * (2.0 - 0.7 * number), 1.0))
+                rows.append(
+                    {
+                        "key": "k",
+                        "detector": "d",
+                        "runtime": "torch",
+                        "degradation": "none",
+                        "path": f"{domain}{target}{image}",
+                        "sha256": "0" * 64,
+                        "label": ("real", "fake")[target],
+                        "target": target,
+                        "generator": f"g{image % 2}" if target else "camera",
+                        "domain": domain,
+                        "split": split,
+                        "group": f"{domain}{target}{image}",
+                        "z": z,
+                        "p_fake": float(1 / (1 + np.exp(-(z - 1)))),
+                        "error": None,
+                    }
+                )
+    return pa.Table.from_pylist(rows, schema=SCORES_SCHEMA)
+
+
+def found(figures: tuple[Figure, ...], metric: str, **where: str) -> Figure:
+    (figure,) = [f for f in figures if f.metric == metric and f.slice == where]
+    return figure
+
+
+def columns(scores: pa.Table, *names: str) -> list[np.ndarray]:
+    return [np.array(scores[name].to_pylist()) for name in names]
+
+
+def failed(scores: pa.Table, rows: list[int]) -> pa.Table:
+    values = scores.to_pylist()
+    for row in rows:
+        values[row] |= {"z": None, "p_fake": None, "error": "truncated"}
+    return pa.Table.from_pylist(values, schema=SCORES_SCHEMA)
+
+
+def test_slices_are_exactly_these() -> None:
+    figures = summarize(table(), seen=["a"], n_boot=20)
+    slices = {tuple(sorted(figure.slice.items())) for figure in figures}
+    pairs = [(d, g) for d in "abc" for g in ("g0", "g1")]
+    assert slices == (
+        {(("domain", d), ("split", "test")) for d in "abc"}
+        | {(("domain", d), ("generator", g), ("split", "test")) for d, g in pairs}
+        | {(("group", "seen"), ("split", "test")), (("group", "unseen-mean"), ("split", "test"))}
+    )
+    assert {f.metric for f in figures} == {*METRICS, "unreadable"}
+    assert len({(f.metric, tuple(f.slice.items())) for f in figures}) == len(figures)
+
+
+def test_values_equal_scikit_learn() -> None:
+    scores = table()
+    figures = summarize(scores, seen=["a"], n_boot=50)
+    z, p, targets, domain, generator = columns(
+        scores, "z", "p_fake", "target", "domain", "generator"
+    )
+    here = domain == "b"
+    auc = found(figures, "auc", domain="b", split="test")
+    assert auc.value == pytest.approx(roc_auc_score(targets[here], z[here]))
+    assert auc.n == 80
+    assert auc.low < auc.value < auc.high
+    pair = here & ((targets == 0) | (generator == "g1"))
+    one = found(figures, "auc", domain="b", generator="g1", split="test")
+    assert one.value == pytest.approx(roc_auc_score(targets[pair], z[pair]))
+    assert one.n == 60
+    seen = found(figures, "balanced_accuracy", group="seen", split="test")
+    a = domain == "a"
+    assert seen.value == pytest.approx(balanced_accuracy_score(targets[a], p[a] > 0.5))
+
+
+def test_unseen_mean_weighs_domains_equally_and_is_narrower_than_its_parts() -> None:
+    scores = pa.concat_tables([table(40, ("a", "b")), table(10, ("c",), seed=1)])
+    figures = summarize(scores, seen=["a"], n_boot=300)
+    parts = [found(figures, "auc", domain=d, split="test") for d in "bc"]
+    mean = found(figures, "auc", group="unseen-mean", split="test")
+    assert mean.value == pytest.approx((parts[0].value + parts[1].value) / 2)
+    assert mean.n == 100
+    assert mean.low < mean.value < mean.high
+    assert mean.high - mean.low < max(part.high - part.low for part in parts)
+
+
+def test_failures_are_left_out_and_counted() -> None:
+    scores = failed(table(), [0, 1, 80])  # two of a, one of b
+    figures = summarize(scores, seen=["a"], n_boot=20)
+    lost = found(figures, "unreadable", domain="a", split="test")
+    assert (lost.value, lost.n) == (2.0, 80)
+    assert found(figures, "accuracy", domain="a", split="test").n == 78
+    assert found(figures, "unreadable", group="seen", split="test").value == 2.0
+    assert found(figures, "unreadable", group="unseen-mean", split="test").value == 1.0
+    assert found(figures, "unreadable", domain="c", split="test").value == 0.0
+
+
+def test_a_domain_without_usable_images_leaves_the_mean_undefined() -> None:
+    scores = failed(table(4), list(range(16, 24)))  # all of c
+    figures = summarize(scores, seen=["a"], n_boot=20)
+    assert found(figures, "auc", domain="c", split="test").value is None
+    assert found(figures, "auc", group="unseen-mean", split="test").value is None
+    assert found(figures, "auc", domain="b", split="test").value is not None
+
+
+def test_a_perfect_accuracy_has_an_interval_with_width() -> None:
+    values = table(20, ("a",)).to_pylist()
+    perfect = [row | {"z": 9.0 * row["target"], "p_fake": float(row["target"])} for row in values]
+    figures = summarize(pa.Table.from_pylist(perfect, schema=SCORES_SCHEMA), seen=["a"], n_boot=20)
+    accuracy = found(figures, "accuracy", domain="a", split="test")
+    assert accuracy.value == accuracy.high == 1.0
+    assert accuracy.low == pytest.approx(0.9124, abs=1e-4)  # Wilson, 40 of 40
+
+
+def test_another_meaning_moves_decisions_only() -> None:
+    scores = table()
+    strict = summarize(scores, ScoreMeaning(threshold=99.0), seen=["a"], n_boot=20)
+    own = summarize(scores, seen=["a"], n_boot=20)
+    where = {"domain": "a", "split": "test"}
+    assert found(strict, "recall", **where).value == 0.0
+    assert found(strict, "precision", **where).value is None
+    assert found(strict, "auc", **where) == found(own, "auc", **where)
+
+
+def test_only_the_wanted_split_counts() -> None:
+    both = pa.concat_tables([table(10, ("a",)), table(30, ("a",), split="val")])
+    figures = summarize(both, seen=["a"], split="val", n_boot=20)
+    assert found(figures, "auc", domain="a", split="val").n == 60
+    with pytest.raises(DataError, match="no scores of the split 'train'"):
+        summarize(both, seen=["a"], split="train")
+
+
+def test_scores_of_two_detectors_are_refused() -> None:
+    other = table(4).set_column(0, SCORES_SCHEMA.field("key"), pa.array(["x"] * 24))
+    with pytest.raises(DataError, match="several detectors"):
+        summarize(pa.concat_tables([table(4), other]), seen=["a"])

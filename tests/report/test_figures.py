@@ -1,0 +1,115 @@
+"""Figures: deterministic, self-contained, safe, and showing what they were given."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from sklearn.calibration import calibration_curve as reference
+
+from lydite.report import distributions, figures
+from lydite.report.labels import place_labels
+from lydite.report.svg import COLORS, draw
+from lydite.report.view import Line, lines_of
+from lydite.study.results import read_results
+
+
+@pytest.fixture(scope="module")
+def lines(study_folder: Path) -> list[Line]:
+    return lines_of(read_results(study_folder / "results"))
+
+
+def words(svg: str) -> list[str]:
+    root = ElementTree.fromstring(svg)  # noqa: S314 - our own text
+    return [e.text or "" for e in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_trade_off_names_every_recipe_and_repeats_itself(lines: list[Line]) -> None:
+    made = [figures.trade_off(lines, "auc", "unseen-mean", "unseen", "t", "mean AUC") for _ in "ab"]
+    assert made[0] == made[1]
+    assert {line.name for line in lines} <= set(words(made[0]))
+    assert {line.approach for line in lines} <= set(words(made[0]))
+
+
+def test_matrix_holds_every_value(lines: list[Line]) -> None:
+    said = words(figures.matrix(lines))
+    for line in lines:
+        value = line.value("auc", domain="sim-b", generator="sim-b-1")
+        assert f"{value:.2f}".removeprefix("0") in said
+    assert "sim-c: sim-c-0" in said
+
+
+def test_steps_are_drawn_for_recipes_that_have_them(lines: list[Line]) -> None:
+    svg = figures.step_paths(lines)
+    assert {line.name for line in lines} <= set(words(svg))
+    assert "2 M" in words(svg)
+
+
+def test_drawings_take_the_page_s_colors_and_hold_no_trace_of_time_or_style() -> None:
+    svg = draw("one", "A & B", "<d>", (2, 1), lambda canvas: canvas.subplots().plot([0, 1]))
+    ElementTree.fromstring(svg)  # noqa: S314 - our own text
+    assert "<style" not in svg
+    assert "<metadata" not in svg
+    assert f"var(--soft, {COLORS['soft']})" in svg
+    assert '<title id="one-title">A &amp; B</title>' in svg
+    assert "&lt;d&gt;" in svg
+    ids = re.findall(r'\bid="([^"]+)"', svg)
+    assert len(ids) == len(set(ids))
+    assert all(name.startswith("one-") for name in ids)
+
+
+def test_hostile_names_stay_text(lines: list[Line]) -> None:
+    evil = replace(lines[0], name="<script>$x^2$ & co")
+    svg = figures.trade_off([evil], "accuracy", "seen", "evil", "t", "a")
+    assert "<script" not in svg
+    assert "<script>$x^2$ & co" in words(svg)
+
+
+def test_nothing_to_show_is_still_a_drawing() -> None:
+    ElementTree.fromstring(figures.trade_off([], "auc", "seen", "none", "t", "a"))  # noqa: S314
+    ElementTree.fromstring(figures.step_paths([]))  # noqa: S314
+
+
+def test_histograms_and_reliability_show_their_detectors() -> None:
+    rng = np.random.default_rng(0)
+    targets = np.repeat([0, 1], 100)
+    known = [distributions.Spread(f"d{i}", i, rng.random(200), targets) for i in range(7)]
+    new = [distributions.Spread("", 0, np.empty(0), np.empty(0, int)) for _ in known]
+    for svg in (distributions.histograms(known, new), distributions.reliability(known, new)):
+        assert {f"d{i}" for i in range(7)} <= set(words(svg))
+
+
+def test_calibration_curve_equals_scikit_learn_on_balanced_classes() -> None:
+    rng = np.random.default_rng(1)
+    targets = np.repeat([0, 1], 500)
+    p_fake = np.clip(rng.normal(0.3 + 0.4 * targets, 0.2), 0, 1)
+    x, y = distributions.calibration_curve(p_fake, targets)
+    share, mean = reference(targets, p_fake, n_bins=10)
+    assert x == pytest.approx(mean)
+    assert y == pytest.approx(share)
+
+
+def test_calibration_weighs_classes_equally_and_needs_both() -> None:
+    p_fake, targets = np.full(110, 0.55), np.repeat([0, 1], [100, 10])
+    assert distributions.calibration_curve(p_fake, targets)[1] == pytest.approx([0.5])
+    assert distributions.calibration_curve(p_fake[:100], targets[:100])[0].size == 0
+
+
+def test_labels_do_not_lie_on_each_other() -> None:
+    points = [(100.0 + 9 * i, 100.0 + 3 * i) for i in range(6)]
+    texts = [f"CPF-{i}" for i in range(6)]
+    places = place_labels(points, texts, (0, 0, 400, 300), 8)
+    boxes = []
+    for (x, y), (dx, dy, horizontal, vertical), text in zip(points, places, texts, strict=True):
+        width, height = 0.56 * 8 * len(text), 1.25 * 8
+        left = x + dx - {"left": 0, "center": width / 2, "right": width}[horizontal]
+        bottom = y + dy - {"bottom": 0, "center": height / 2, "top": height}[vertical]
+        boxes.append((left, bottom, left + width, bottom + height))
+    for a, b in itertools.combinations(boxes, 2):
+        apart = a[2] <= b[0] + 0.5 or b[2] <= a[0] + 0.5 or a[3] <= b[1] + 0.5 or b[3] <= a[1] + 0.5
+        assert apart

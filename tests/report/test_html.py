@@ -1,0 +1,126 @@
+"""The page: complete, offline, inert, the same every time."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from lydite.errors import DataError
+from lydite.report.html import write_report
+
+
+class Page(HTMLParser):
+    """Collects what a browser would act on."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def text(study_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = write_report(study_folder, tmp_path_factory.mktemp("out") / "page.html")
+    return path.read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+def test_nothing_runs_and_nothing_is_loaded(text: str, page: Page) -> None:
+    assert not page.all("script")
+    policy = page.all("meta")[1]["content"] or ""
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+    assert all(
+        (image["src"] or "").startswith("data:image/jpeg;base64,") for image in page.all("img")
+    )
+    for _, attrs in page.tags:
+        for name, value in attrs.items():
+            assert not name.startswith("on"), name
+            if name in ("src", "href", "xlink:href", "action"):
+                assert (value or "").startswith(("#", "data:image/")), (name, value)
+    assert not re.search(r"@import|url\((?!#)", text)
+
+
+def test_hostile_names_are_text(text: str, page: Page) -> None:
+    assert "<script>" not in text
+    titles = {image["title"] for image in page.all("img")}
+    assert any("<script>alert(1)" in (title or "") for title in titles)
+    assert page.all("h1")
+    assert "A made-up study <of nothing>" in page.words
+
+
+def test_every_recipe_and_number_is_there(page: Page, study_folder: Path) -> None:
+    from lydite.study.results import read_results
+
+    words = " ".join(page.words)
+    for result in read_results(study_folder / "results"):
+        assert result.recipe in words
+        assert result.card_digest in words
+        figure = result.figure("auc", group="unseen-mean", split="test")
+        assert figure is not None
+        assert f"{figure.value:.3f}" in words
+        assert f"{result.cost.parameters:,}".replace(",", "\u2009") in words
+
+
+def test_ids_are_unique_and_references_lead_somewhere(text: str, page: Page) -> None:
+    ids = [attrs["id"] for _, attrs in page.tags if attrs.get("id")]
+    assert len(ids) == len(set(ids))
+    wanted = {m for m in re.findall(r'(?:href="#|url\(#)([^")]+)', text)}
+    wanted |= {i for svg in page.all("svg") for i in (svg["aria-labelledby"] or "").split()}
+    assert wanted <= set(ids)
+
+
+def test_everything_seen_can_be_heard(page: Page) -> None:
+    assert all(image["alt"] for image in page.all("img"))
+    assert len(page.all("svg")) == len(page.all("desc")) == 6
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(header.get("scope") for header in page.all("th"))
+    assert page.all("html")[0]["lang"] == "en"
+
+
+def test_the_same_results_give_the_same_page_in_the_default_place(
+    study_folder: Path, text: str
+) -> None:
+    path = write_report(study_folder)
+    assert path == study_folder / "report.html"
+    assert path.read_text("utf-8") == text
+    path.unlink()
+
+
+def test_images_can_be_left_out(
+    study_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lydite.report.html._drawings", lambda *_: {"accuracy": ""})
+    path = write_report(study_folder, tmp_path / "page.html", images=False)
+    assert not Page(path.read_text("utf-8")).all("img")
+
+
+def test_results_alone_are_enough(study_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    for file in (study_folder / "results").glob("*.json"):
+        (tmp_path / "results" / file.name).write_bytes(file.read_bytes())
+    page = Page(write_report(tmp_path).read_text("utf-8"))
+    assert not page.all("img")
+    assert {svg["aria-labelledby"] for svg in page.all("svg")} >= {"matrix-title matrix-desc"}
+
+
+def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no results in"):
+        write_report(tmp_path)
+    assert not list(tmp_path.iterdir())
