@@ -108,6 +108,20 @@ class Step(Frozen):
                 "Put `quantize` last."
             )
 
+    def outline(self, detector: Detector) -> Detector:
+        """Return a detector of the shape that this step will give, without data or training.
+
+        A plan walks through the outlines, so that sizes are known and impossible steps are
+        refused before any work.
+
+        Args:
+            detector: outline of what the step will start from; its weights mean nothing.
+
+        Raises:
+            ConfigError: the step cannot be done on this network.
+        """
+        return detector
+
     def run(self, parent: Detector, context: Context) -> Detector:
         """Return the changed detector; `parent` stays as it is."""
         raise NotImplementedError

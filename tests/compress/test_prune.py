@@ -216,10 +216,10 @@ def test_untrained_network_is_refused(step: Prune | Mask) -> None:
         step.check(Stage("lydite-small"))
 
 
-def test_plan_knows_the_size_after_pruning() -> None:
-    stage = Stage("lydite-small", trained=True, parameters=1000)
-    Prune(rate=0.9).check(stage)
-    assert stage.parameters == 100
+def test_the_outline_has_the_size_after_pruning() -> None:
+    start = Detector.start(Architecture(network="paper-student-1.8m", input_size=64))
+    outline = Prune(rate=0.9).outline(start)
+    assert count_parameters(outline.network) <= 0.1 * count_parameters(start.network)
 
 
 def test_timm_network_is_refused_before_work() -> None:

@@ -132,6 +132,10 @@ def test_impossible_orders_are_refused_before_any_work(
         )
         with pytest.raises(ConfigError, match="Recipe X"):
             plan_study(study, StudyOptions(tmp_path / "out"), estimate=False)
+    too_far = [TRAIN, {"prune": {"rate": 0.99, "multiple": 8}}]
+    study = make(tiny_manifest, tmp_path, recipes=[{"name": "X", "start": TINY, "steps": too_far}])
+    with pytest.raises(ConfigError, match="Recipe X.*at most"):
+        plan_study(study, StudyOptions(tmp_path / "out"), estimate=False)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("cache/*"))
 
 
@@ -139,6 +143,7 @@ def test_a_plan_counts_common_steps_once(tiny_manifest: Manifest, tmp_path: Path
     plan = plan_study(make(tiny_manifest, tmp_path), StudyOptions(tmp_path / "out"))
     assert len(plan.steps) == 4
     assert plan.seconds > 0
+    assert plan.steps[1].parameters <= plan.steps[0].parameters / 2
     assert plan.disk_bytes > 0
     assert not (tmp_path / "out" / "cache").exists()
 

@@ -82,7 +82,12 @@ def study(
 def plan_text(plan: Plan) -> str:
     """Return a plan as people read it."""
     rows = [
-        [step.recipe, next(iter(step.step)), "done" if step.cached else clock(step.seconds)]
+        [
+            step.recipe,
+            next(iter(step.step)),
+            step.parameters,
+            "done" if step.cached else clock(step.seconds),
+        ]
         for step in plan.steps
     ]
     notes = sorted({note for step in plan.steps for note in step.notes})
@@ -90,7 +95,7 @@ def plan_text(plan: Plan) -> str:
         [
             f"{plan.study}: {plan.train} training, {plan.val} validation, {plan.test} test images",
             "",
-            table(["first needed by", "step", "expected"], rows),
+            table(["first needed by", "step", "parameters", "expected"], rows),
             "",
             f"About {clock(plan.seconds)} of training to do; "
             f"{plan.disk_bytes / 1e6:.0f} MB to write, {plan.free_bytes / 1e9:.1f} GB free.",

@@ -44,14 +44,22 @@ class Distill(Step, TrainSettings):
         stage.network = self.student
         stage.images += self.steps * self.batch
 
-    def run(self, parent: Detector, context: Context) -> Detector:
-        """Return the student."""
+    def outline(self, detector: Detector) -> Detector:
+        """Return an untrained student."""
+        return self._student(detector, 0)
+
+    def _student(self, teacher: Detector, seed: int) -> Detector:
+        """Return an untrained student that takes what the teacher takes."""
         architecture = Architecture(
             network=self.student,
-            input_size=parent.card.architecture.input_size,
+            input_size=teacher.card.architecture.input_size,
             config=self.config,
         )
-        student = Detector.start(architecture, parent.card.preprocess, seed=context.seed)
+        return Detector.start(architecture, teacher.card.preprocess, seed=seed)
+
+    def run(self, parent: Detector, context: Context) -> Detector:
+        """Return the student."""
+        student = self._student(parent, context.seed)
         teacher = parent.network
         fitted = fit(
             student.network,

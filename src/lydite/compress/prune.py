@@ -114,7 +114,14 @@ class Prune(Step):
                 f"`prune` cannot remove channels of {stage.network}: the channel groups of timm's "
                 "networks are not known. Use `distill` into one of `lydite models` instead."
             )
-        stage.parameters = round(stage.parameters * (1 - self.rate))
+
+    def outline(self, detector: Detector) -> Detector:
+        """Return the network pruned as far as wanted, whatever its weights.
+
+        Raises:
+            ConfigError: the network cannot be pruned, or not this far.
+        """
+        return self._narrower(detector, 0)
 
     def run(self, parent: Detector, context: Context) -> Detector:
         """Return the narrower detector.
@@ -123,18 +130,24 @@ class Prune(Step):
             ConfigError: the network cannot be pruned, or not this far.
         """
         context.progress("prune", 0, 1, f"{self.score}, {self.scope}")
+        made = self._narrower(parent, context.seed)
+        before, after = (made.card.training[key] for key in ("parameters_before", "parameters"))
+        context.progress("prune", 1, 1, f"{before:,} to {after:,} parameters")
+        return made
+
+    def _narrower(self, parent: Detector, seed: int) -> Detector:
+        """Return the pruned detector."""
         edits = prune_edits(
             parent.network,
             self.rate,
             score=self.score,
             scope=self.scope,
             multiple=self.multiple,
-            seed=context.seed,
+            seed=seed,
         )
         network = copy.deepcopy(parent.network)
         replay_(network, edits)
         before, after = ParameterCount(parent.network).total, ParameterCount(network).total
-        context.progress("prune", 1, 1, f"{before:,} to {after:,} parameters")
         return parent.evolve(
             network=network,
             edits=(*parent.card.edits, *edits),

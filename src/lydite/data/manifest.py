@@ -86,7 +86,7 @@ class Manifest:
         try:
             self.table: pa.Table = table.select(SCHEMA.names).cast(SCHEMA)
         except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
-            raise DataError(f"The manifest's columns do not have the right types: {error}") from error
+            raise DataError(f"The manifest's columns have the wrong types: {error}") from error
         self.root = root
         for column, allowed in (("label", set(TARGETS)), ("split", set(SPLITS))):
             strange = set(self.table[column].unique().to_pylist()) - allowed
@@ -165,9 +165,9 @@ class Manifest:
         metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
         version = metadata.get("lydite.manifest", "")
         if not version.isdigit():
-            raise DataError(f"{path} is not a manifest of lydite. Make one with: lydite data scan")
+            raise DataError(f"{path} is no manifest. Make one with: lydite data scan DIR")
         if int(version) > MANIFEST_VERSION:
-            raise DataError(f"{path} is a manifest of version {version}; upgrade lydite to read it.")
+            raise DataError(f"{path} has format version {version}; upgrade lydite to read it.")
         folder = root or Path(metadata.get("lydite.root", "."))
         if not folder.is_dir():
             raise DataError(f"The images' folder {folder} is gone. Say where it is with --root.")

@@ -16,6 +16,8 @@ from lydite.study.estimate import Speedometer
 from lydite.study.execute import Learning, keys_of, start_of
 from lydite.study.spec import Study
 
+_FLOAT_BYTES = 4
+
 
 @dataclass(frozen=True)
 class PlannedStep:
@@ -27,6 +29,7 @@ class PlannedStep:
         key: of its result.
         cached: it was done before.
         seconds: expected time, from a short measurement here and now.
+        parameters: of the network after it.
         notes: what the step wants the user to know.
     """
 
@@ -35,6 +38,7 @@ class PlannedStep:
     key: str
     cached: bool
     seconds: float
+    parameters: int
     notes: tuple[str, ...] = ()
 
 
@@ -91,11 +95,13 @@ def make_plan(
         for recipe in study.resolved(seed):
             detector = start_of(recipe)
             keys = keys_of(recipe, detector.card.key, learning.digests)
-            for item in _check(recipe, detector, keys, cache, speed):
+            items = _check(recipe, detector, keys, cache, speed)
+            for item in items:
                 if item.key not in planned:
                     planned[item.key] = item
-                    disk += 0 if item.cached else 4 * count_parameters(detector.network)
-            disk += 2 * 4 * count_parameters(detector.network)
+                    disk += 0 if item.cached else _FLOAT_BYTES * item.parameters
+            # the study's own copy: weights and exported file
+            disk += 2 * _FLOAT_BYTES * (items[-1].parameters if items else 0)
     free = shutil.disk_usage(_existing(folder)).free
     if disk > free:
         raise FileError(
@@ -127,39 +133,26 @@ def _check(
         quantized=detector.card.quantization is not None,
         parameters=count_parameters(detector.network),
     )
-    architecture, kept = detector.card.architecture, 1.0
     planned = []
     for step, key in zip(recipe.steps, keys, strict=True):
-        before, network = stage.images, stage.network
+        before = stage.images
         stage.notes.clear()
         try:
             step.check(stage)
+            after = step.outline(detector)
         except ConfigError as error:
             raise ConfigError(f"Recipe {recipe.name}: {error}") from error
-        teacher = architecture
-        if stage.network != network:
-            architecture = architecture.model_copy(
-                update={"network": stage.network, "config": getattr(step, "config", {})}
-            )
-            kept = 1.0
-        if step.kind == "prune":
-            kept *= 1.0 - float(getattr(step, "rate", 0.0))
-        images = stage.images - before
+        stage.parameters = count_parameters(after.network)
         cached = cache.has(key)
-        # a pruned network's work falls about as its parameters do
+        images = stage.images - before
         seconds = 0.0
         if speed is not None and not cached:
-            seconds = kept * speed.seconds(images, teacher, architecture)
+            seconds = speed.seconds(images, detector, after)
+        notes = tuple(stage.notes)
         planned.append(
-            PlannedStep(
-                recipe.name,
-                step.spec(),
-                key,
-                cached,
-                seconds,
-                tuple(stage.notes),
-            )
+            PlannedStep(recipe.name, step.spec(), key, cached, seconds, stage.parameters, notes)
         )
+        detector = after
     return planned
 
 
