@@ -65,6 +65,11 @@ def test_hostile_names_are_text(text: str, page: Page) -> None:
     assert "A made-up study <of nothing>" in page.words
 
 
+def test_folders_of_the_machine_stay_out(text: str, study_folder: Path) -> None:
+    assert "manifest: …/manifest.parquet" in text
+    assert str(study_folder.parent) not in text
+
+
 def test_every_recipe_and_number_is_there(page: Page, study_folder: Path) -> None:
     from lydite.study.results import read_results
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import jinja2
@@ -235,4 +235,17 @@ def _count(value: int | float | None) -> str:
 
 
 def _yaml(value: Any) -> str:
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=88)
+    return yaml.safe_dump(_shareable(value), sort_keys=False, allow_unicode=True, width=88)
+
+
+def _shareable(value: Any) -> Any:
+    """Return data whose absolute paths keep their last part alone: pages are passed around."""
+    if isinstance(value, dict):
+        return {key: _shareable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shareable(item) for item in value]
+    if isinstance(value, str):
+        for kind in (PurePosixPath, PureWindowsPath):
+            if kind(value).is_absolute():
+                return f"…/{kind(value).name}"
+    return value
