@@ -167,7 +167,7 @@ def test_matched_classes_raise_none(tmp_path: Path) -> None:
     )
     report = audit(manifest_of(tmp_path, rows))
     assert warned(report) == set()
-    assert len(report.confounds) == 8
+    assert len(report.confounds) == 9
     assert report.clean, report.findings
 
 

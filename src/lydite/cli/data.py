@@ -253,5 +253,9 @@ def report_text(report: AuditReport) -> str:
         parts.append("Nothing was found.")
     for found in report.findings:
         parts.append(printable(f"{found.severity}: {found.message}"))
-        parts += [printable(f"    {name}") for name in found.examples if found.code != "confound"]
+        parts += [
+            printable(f"    {name}")
+            for name in found.examples
+            if found.code not in ("confound", "grid")
+        ]
     return "\n".join(parts)

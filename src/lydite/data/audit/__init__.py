@@ -13,9 +13,22 @@ from numpy.typing import NDArray
 
 from lydite.data.audit import checks
 from lydite.data.audit.confound import bootstrap_auc, enough, predict, separability, thin
-from lydite.data.audit.measure import FEATURES, PROBES, ImageMeasures, measure_files
+from lydite.data.audit.measure import (
+    AMBIGUOUS,
+    FEATURES,
+    PROBES,
+    ImageMeasures,
+    measure_files,
+)
 from lydite.data.audit.near import Hashes, find_matches
-from lydite.data.audit.report import AuditReport, Confound, Count, Finding, NearDuplicate
+from lydite.data.audit.report import (
+    AuditReport,
+    Confound,
+    Count,
+    Finding,
+    NearDuplicate,
+    Severity,
+)
 from lydite.data.manifest import SPLITS, TASKS, Manifest
 from lydite.errors import DataError
 
@@ -29,6 +42,15 @@ WARN_AUC = 0.6
 #: labels of a split are doubted where properties learned on the others give less than this
 SWAPPED_AUC = 0.4
 ALL = "all"
+_CONFOUND_KINDS: tuple[tuple[bool, str, Severity, str], ...] = (
+    (True, "confound", "warning", "A detector may learn that instead of a generator's traces."),
+    (
+        False,
+        "grid",
+        "note",
+        "Earlier JPEGs leave such a grid, but so does a generator's own upsampling.",
+    ),
+)
 
 
 def audit(manifest: Manifest, *, seed: int = 0, progress: Progress | None = None) -> AuditReport:
@@ -140,7 +162,8 @@ def _confounds(
         for pair in TASKS:
             rows = np.flatnonzero(chosen & readable & np.isin(labels, pair))
             target = (labels[rows] == pair[1]).astype(np.int64)
-            if not enough(target, groups[rows]):
+            repeats = name == ALL and len(np.unique(domains[rows])) < 2
+            if repeats or not enough(target, groups[rows]):
                 continue
             findings += _swapped(name, features[rows], target, groups[rows], splits[rows], seed)
             kept = thin(groups[rows], seed)
@@ -163,7 +186,8 @@ def _probe(
         columns = [FEATURES.index(name) for name in names]
         auc = separability(features[:, columns], target, groups, seed)
         values = (round(auc.value, 4), round(auc.low, 4), round(auc.high, 4))
-        found.append(Confound(domain, probe, *values, len(target), auc.low > WARN_AUC))
+        warning = auc.low > WARN_AUC and probe not in AMBIGUOUS
+        found.append(Confound(domain, probe, *values, len(target), warning))
     return found
 
 
@@ -198,21 +222,16 @@ def _swapped(
 
 
 def _confound_findings(confounds: list[Confound]) -> list[Finding]:
-    """Report each domain's confounds as one finding."""
-    findings = []
+    """Report each domain's confounds, and the properties that may be one, as one finding each."""
+    findings: list[Finding] = []
     for domain in dict.fromkeys(entry.domain for entry in confounds):
-        bad = [entry for entry in confounds if entry.domain == domain and entry.warning]
-        if bad:
-            told = ", ".join(f"{entry.probe} (AUC {entry.auc:.2f})" for entry in bad)
-            where = "Over all domains" if domain == ALL else f"In {domain}"
-            findings.append(
-                Finding(
-                    "confound",
-                    "warning",
-                    len(bad),
-                    f"{where}, the label can be told without looking for a generator's traces, "
-                    f"from: {told}. A detector may learn that instead.",
-                    tuple(f"{domain}/{entry.probe}" for entry in bad),
-                )
-            )
+        high = [row for row in confounds if row.domain == domain and row.low > WARN_AUC]
+        where = "Over all domains" if domain == ALL else f"In {domain}"
+        for sure, code, severity, advice in _CONFOUND_KINDS:
+            mine = [row for row in high if row.warning is sure]
+            if mine:
+                told = ", ".join(f"{row.probe} (AUC {row.auc:.2f})" for row in mine)
+                message = f"{where}, the label can be told from: {told}. {advice}"
+                names = tuple(f"{domain}/{row.probe}" for row in mine)
+                findings.append(Finding(code, severity, len(mine), message, names))
     return findings

@@ -12,15 +12,15 @@ _LOW = ((0, 1), (1, 0), (2, 0), (1, 1), (0, 2), (0, 3), (1, 2), (2, 1), (3, 0))
 _MOST_LEVEL = 20
 _STEPS = np.arange(3, 33)
 
-HISTORY_FEATURES = (
+#: block edges; generators that work on blocks of pixels leave a grid as well
+GRID_FEATURES = (
     "grid_horizontal",
     "other_grid_horizontal",
     "grid_vertical",
     "other_grid_vertical",
-    "double_mean",
-    "double_max",
-    "comb",
 )
+#: earlier quantization
+HISTORY_FEATURES = ("double_mean", "double_max", "comb")
 
 
 def dct_matrix(size: int = 8) -> Float64:
@@ -122,14 +122,14 @@ def comb_strength(blocks: Float64) -> float:
 
 
 def history_features(gray: Float64, table: tuple[int, ...] | None) -> list[float]:
-    """Return the values of `HISTORY_FEATURES` for one image.
+    """Return the values of `GRID_FEATURES` and `HISTORY_FEATURES` for one image.
 
     Args:
         gray: (H, W) from 0 to 255, the corner on the grid of blocks.
         table: the JPEG luminance table, row by row, or None for other formats.
     """
     if min(gray.shape) < 24:
-        return [float("nan")] * len(HISTORY_FEATURES)
+        return [float("nan")] * len(GRID_FEATURES + HISTORY_FEATURES)
     blocks = block_dct(gray)
     if table is None:
         double, comb = (float("nan"), float("nan")), comb_strength(blocks)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lydite.data.audit.hashing import THUMBNAIL, WINDOWS, hash_image
-from lydite.data.audit.history import HISTORY_FEATURES, history_features
+from lydite.data.audit.history import GRID_FEATURES, HISTORY_FEATURES, history_features
 from lydite.data.decode import decode, inspect
 from lydite.errors import DecodeError
 
@@ -26,7 +26,7 @@ _HISTORY_SIDE = 256
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM")
 _SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0", "4:4:0", "4:1:1")
 
-#: each property that is no trace of a generator, and the numbers that describe it
+#: each property that is hardly a trace of a generator, and the numbers that describe it
 PROBES: dict[str, tuple[str, ...]] = {
     "format": ("format",),
     "size": ("width", "height", "aspect"),
@@ -34,9 +34,12 @@ PROBES: dict[str, tuple[str, ...]] = {
     "chroma subsampling": ("subsampling",),
     "metadata": ("exif", "icc", "progressive", "mode"),
     "bytes per pixel": ("bytes_per_pixel",),
+    "8x8 grid": GRID_FEATURES,
     "compression history": HISTORY_FEATURES,
     "mean color": ("red", "green", "blue"),
 }
+#: probes that a generator's own upsampling can answer to: they are shown, and raise no warning
+AMBIGUOUS = frozenset({"8x8 grid"})
 FEATURES = tuple(name for names in PROBES.values() for name in names)
 
 
