@@ -1,44 +1,49 @@
-"""Put the tables of committed results into README.md; `--check` only looks."""
+"""Put the committed results of `studies/` into the pages that quote them; with --check only look.
+
+A page says `<!-- table:NAME -->` ... `<!-- /table -->`; what stands between is made from
+`studies/NAME/results`, recipes in the order of `studies/NAME/study.yaml`.
+"""
 
 from __future__ import annotations
 
+import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
+import yaml
+
 from lydite.report.markdown import fill
-from lydite.study.spec import read_study
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "README.md"
-STUDIES = ("first",)
+PLACE = re.compile(r"<!-- table:([a-z0-9-]+) -->")
 
 
-def recipes_of(study: Path) -> list[str]:
-    """Return the recipes' names in the order of the study file."""
-    import os
+def fill_page(page: Path) -> list[str]:
+    """Fill the places of one page and return the names of the tables that changed."""
+    changed = []
+    for name in PLACE.findall(page.read_text("utf-8")):
+        results = ROOT / "studies" / name / "results"
+        if not results.is_dir():
+            print(f"{page.name}: studies/{name} has no results yet")
+            continue
+        study = yaml.safe_load((ROOT / "studies" / name / "study.yaml").read_text("utf-8"))
+        if fill(page, name, results, [recipe["name"] for recipe in study["recipes"]]):
+            changed.append(f"{page.name}: table {name}")
+    return changed
 
-    os.environ.setdefault("LYDITE_FIELDPACK", "unused")
-    return [entry.name for entry in read_study(str(study)).recipes]
 
-
-def main() -> int:
-    """Fill README.md, or check a copy of it."""
-    check = "--check" in sys.argv[1:]
-    with tempfile.TemporaryDirectory() as folder:
-        page = Path(folder) / PAGE.name if check else PAGE
-        page.write_bytes(PAGE.read_bytes())
-        changed = [
-            fill(
-                page, name, ROOT / "studies" / name / "results", recipes_of(ROOT / "studies" / name)
-            )
-            for name in STUDIES
-        ]
-    if check and any(changed):
-        print("README.md does not show the committed results. Run: make tables")
-        return 1
-    return 0
+def main(check: bool) -> int:
+    """Fill every place and return 1 when `check` finds one that is not as the results say."""
+    stale = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+            target = Path(shutil.copy(page, scratch)) if check else page
+            stale += fill_page(target)
+    print("\n".join(stale) or "every table is as the results say")
+    return 1 if check and stale else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("--check" in sys.argv[1:]))
