@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lydite.card import Figure
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.errors import DataError
+from lydite.evaluate.metrics import accuracy, auc
 from lydite.evaluate.score import Runtime, score_detector
 from lydite.evaluate.threshold import fit_meaning
 from lydite.recipe import Progress, silent
@@ -31,7 +34,8 @@ def calibrate(
 ) -> Detector:
     """Return the detector with a score meaning fitted on a validation selection.
 
-    Exported files stay beside the card: they hold the network, not what its score means.
+    Accuracy and AUC on these images go into the card, marked with their split. Exported files
+    stay beside the card: they hold the network, not what its score means.
 
     Args:
         detector: trained.
@@ -51,7 +55,16 @@ def calibrate(
     scores = score_detector(
         detector, val, progress=progress, runtime=runtime, threads=threads, images=images
     )
-    card = detector.card.model_copy(update={"score": meaning_of(scores, val.digest)})
+    meaning = meaning_of(scores, val.digest)
+    usable = scores.filter(pc.is_valid(scores["z"]))
+    z, targets = usable["z"].to_numpy(), usable["target"].to_numpy()
+    where = {"split": val.column("split")[0]}
+    decided = (z > meaning.threshold).astype(np.float64)
+    measured = (
+        Figure(metric="accuracy", value=accuracy(decided, targets), n=len(z), slice=where),
+        Figure(metric="auc", value=auc(z, targets), n=len(z), slice=where),
+    )
+    card = detector.card.model_copy(update={"score": meaning, "measured": measured})
     return replace(detector, card=card)
 
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from lydite.card import Figure
-from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector, versions
-from lydite.evaluate.calibrate import meaning_of
-from lydite.evaluate.metrics import accuracy, auc
-from lydite.evaluate.score import score_detector
+from lydite.evaluate.calibrate import calibrate
 from lydite.files import lock_folder
 from lydite.recipe import Context, Progress, Recipe, Step, silent
 from lydite.study.cache import Cache
@@ -126,7 +122,7 @@ def _do(
     with lock_folder(scratch):
         started = time.perf_counter()
         made = step.run(parent, _context(key, data, cache, options, progress))
-        made = with_meaning(made, data.val)
+        made = calibrate(made, data.val)
         seconds = time.perf_counter() - started
         # a resumed step reports the time of all its parts
         spent = made.card.training.get("seconds")
@@ -160,27 +156,6 @@ def _context(
         device=options.device,
         precision=options.precision,
     )
-
-
-def with_meaning(detector: Detector, val: Manifest) -> Detector:
-    """Return the detector with threshold, temperature and band fitted on validation images.
-
-    Accuracy and AUC on them go into the card, marked as validation figures.
-
-    Raises:
-        DataError: no readable validation images of both classes.
-    """
-    scores = score_detector(detector, val, images=ImageStore())
-    meaning = meaning_of(scores, val.digest)
-    usable = scores.filter(scores["z"].is_valid())
-    z, targets = usable["z"].to_numpy(), usable["target"].to_numpy()
-    where = {"split": "val"}
-    decided = (z > meaning.threshold).astype(int)
-    measured = (
-        Figure(metric="accuracy", value=accuracy(decided, targets), n=len(z), slice=where),
-        Figure(metric="auc", value=auc(z, targets), n=len(z), slice=where),
-    )
-    return detector.evolve(score=meaning, measured=measured)
 
 
 def _cost(step: Step, detector: Detector, *, cached: bool) -> StepCost:
