@@ -1,0 +1,80 @@
+"""`lydite bench`: latency and size of exported detectors, side by side in one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lydite.card import ONNX_NAME, load_card
+from lydite.cli.output import emit, table
+from lydite.errors import CardError, ConfigError
+from lydite.files import read_bytes
+from lydite.onnx_guard import MAX_ONNX_BYTES
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+
+def register(app: App) -> None:
+    """Add the command."""
+    app.command(bench)
+
+
+def bench(
+    *detectors: Path,
+    threads: int = 1,
+    batch: int = 1,
+    warmup: int = 20,
+    repeats: int = 200,
+    json: bool = False,
+) -> None:
+    """Measure latency and size of exported detectors, all in one interleaved run.
+
+    Parameters
+    ----------
+    detectors
+        Detector folders that hold a model.onnx; the first is what ratios refer to.
+    threads
+        CPU threads of the runtime.
+    batch
+        Tiles in a call.
+    warmup
+        Rounds before the timed ones.
+    repeats
+        Timed rounds.
+    json
+        Print the rows as JSON.
+    """
+    from lydite.export.bench import bench as run_bench
+
+    models: dict[str, bytes] = {}
+    sizes: dict[str, int] = {}
+    for folder in detectors:
+        name = str(folder)
+        if name in models:
+            raise ConfigError(f"{name} was named twice. Name each detector once.")
+        sizes[name], models[name] = _exported(folder)
+    rows = run_bench(models, sizes, threads=threads, batch=batch, warmup=warmup, repeats=repeats)
+    emit(
+        [row.to_json() for row in rows],
+        json,
+        lambda: table(
+            ["detector", "median ms", "p95 ms", "times as fast", "bytes"],
+            [
+                [r.name, round(r.median_ms, 3), round(r.p95_ms, 3), round(r.ratio, 2), r.size_bytes]
+                for r in rows
+            ],
+        ),
+    )
+
+
+def _exported(folder: Path) -> tuple[int, bytes]:
+    """Return a detector's input size and its exported file.
+
+    Raises:
+        CardError: no detector, or one that was never exported.
+    """
+    card = load_card(folder)
+    if ONNX_NAME not in card.files:
+        raise CardError(f"{folder} holds no {ONNX_NAME}. Make one with: lydite export {folder}")
+    return card.preprocess.size, read_bytes(folder / ONNX_NAME, MAX_ONNX_BYTES)

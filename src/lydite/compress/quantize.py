@@ -1,0 +1,116 @@
+"""The step `quantize`: integer arithmetic for the exported file (the paper's CQ, and full int8)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from lydite.card import Preprocess, Quantization, ScoreMeaning
+from lydite.data.decode import decode
+from lydite.data.manifest import Manifest
+from lydite.data.preprocess import prepare
+from lydite.detector import Detector
+from lydite.errors import DataError
+from lydite.export.calibrate import Method, calibrate
+from lydite.export.onnx import to_onnx
+from lydite.recipe import STEPS, Context, Stage, Step
+from lydite.training.loop import require_trained
+
+LINEAR_NOTE = (
+    "quantize with linear-int8 shrinks linear layers alone; convolutions stay float32 "
+    "(static-int8 covers both)."
+)
+
+
+@STEPS.add("quantize")
+class Quantize(Step):
+    """Prepare a detector for integer arithmetic; the stored weights stay float32.
+
+    What the exported file needs is measured here, once, and recorded in the card, so that exporting
+    takes no data and gives the same file everywhere.
+
+    Attributes:
+        scheme: "static-int8": convolutions and linear layers; "linear-int8": the paper's, linear
+            layers only.
+        images: how many training images to measure activations on, half of them of each class
+            ("static-int8" only).
+        method: how ranges follow from the measured values, see `calibrate`.
+        float_input: the first learned layer stays float32. What tells generated images apart are
+            differences of a single gray level there, and eight bits round them away.
+    """
+
+    kind: ClassVar[str] = "quantize"
+
+    scheme: Literal["static-int8", "linear-int8"] = "static-int8"
+    images: Annotated[int, Field(ge=2, le=100_000)] = 64
+    method: Method = "minmax"
+    float_input: bool = True
+
+    def check(self, stage: Stage) -> None:
+        """Refuse an untrained network; nothing may follow."""
+        super().check(stage)
+        require_trained(self, stage, "the ranges of random activations mean nothing.")
+        stage.quantized = True
+        if self.scheme == "linear-int8":
+            stage.notes.append(LINEAR_NOTE)
+
+    def run(self, parent: Detector, context: Context) -> Detector:
+        """Return the detector with its quantization in the card.
+
+        The meaning of the score is reset: integer scores are fitted anew.
+
+        Raises:
+            DataError: the training images lack a class.
+            DecodeError: one of the chosen images cannot be read.
+        """
+        quantization = Quantization(scheme=self.scheme)
+        if self.scheme == "static-int8":
+            chosen = balanced_sample(context.train, self.images, context.seed)
+            data = to_onnx(parent.network, parent.card.architecture.input_size)
+            batches = _batches(chosen, parent.card.preprocess, context)
+            quantization = Quantization(
+                scheme=self.scheme,
+                ranges=calibrate(data, batches, self.method, float_input=self.float_input),
+                calibration=chosen.digest,
+                n=len(chosen),
+            )
+        return parent.evolve(quantization=quantization, score=ScoreMeaning(), measured=())
+
+
+def balanced_sample(manifest: Manifest, count: int, seed: int) -> Manifest:
+    """Return `count` readable images, half of them of each class, chosen by the seed alone.
+
+    Where a class has fewer images than its half, all of it is taken. The order of the manifest's
+    rows does not matter.
+
+    Raises:
+        DataError: a class is missing.
+    """
+    readable = manifest.readable()
+    targets = readable.targets
+    # Sorted by content first: the same images are chosen from any order of the same rows.
+    order = np.argsort(np.array(readable.column("sha256")), kind="stable")
+    draw = np.random.default_rng(seed)
+    chosen: list[int] = []
+    for target, share in ((0, count // 2), (1, count - count // 2)):
+        members = order[targets[order] == target]
+        if not len(members):
+            raise DataError(
+                "Calibration needs images of both classes. The training images lack the "
+                f"{('negative (real)', 'positive (fake)')[target]} one."
+            )
+        chosen += draw.permutation(members)[:share].tolist()
+    return Manifest(readable.table.take(sorted(chosen)), readable.root)
+
+
+def _batches(
+    images: Manifest, preprocess: Preprocess, context: Context
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the tiles of each image, preprocessed."""
+    for done, row in enumerate(images.rows(), start=1):
+        yield prepare(decode(row.file), preprocess)
+        context.progress("quantize", done, len(images), "calibrating")

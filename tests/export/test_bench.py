@@ -1,0 +1,118 @@
+"""The benchmark: honest bookkeeping on a clock of our own, no assertions about real time."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from lydite.card import Architecture
+from lydite.detector import Detector
+from lydite.errors import CardError, ConfigError
+from lydite.export import bench as module
+from lydite.export.bench import bench
+from lydite.export.onnx import export
+
+
+@pytest.fixture(scope="module")
+def model() -> bytes:
+    tiny = Architecture(network="lydite-small", input_size=32, config={"widths": [2], "blocks": 0})
+    return export(Detector.start(tiny))
+
+
+class FakeClock:
+    """Time that passes only while a fake file runs."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.calls: list[str] = []
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """Files take their size in milliseconds; every tenth call of a file takes ten times that."""
+    clock = FakeClock()
+
+    def call(name: str, data: bytes, _tile: object, _threads: int) -> object:
+        def run() -> None:
+            assert not gc.isenabled()
+            clock.calls.append(name)
+            slow = clock.calls.count(name) % 10 == 0
+            clock.now += len(data) * 1_000_000 * (10 if slow else 1)
+
+        return run
+
+    monkeypatch.setattr(module, "_call", call)
+    return clock
+
+
+def test_rows_of_a_known_clock(fake: FakeClock) -> None:
+    rows = bench({"a": b"12345678", "b": b"12"}, 64, warmup=10, repeats=40, clock=fake)
+    assert [row.name for row in rows] == ["a", "b"]
+    assert [row.median_ms for row in rows] == [8.0, 2.0]
+    assert [row.p95_ms for row in rows] == [80.0, 20.0]
+    assert [row.ratio for row in rows] == [1.0, 4.0]
+    assert [row.size_bytes for row in rows] == [8, 2]
+    assert {(row.n, row.warmup, row.threads, row.batch) for row in rows} == {(40, 10, 1, 1)}
+    assert set(rows[0].versions) == {"onnxruntime", "python"}
+
+
+def test_files_take_turns_in_an_order_that_changes(fake: FakeClock) -> None:
+    bench({"a": b"1", "b": b"1", "c": b"1"}, 64, warmup=5, repeats=20, seed=1, clock=fake)
+    rounds = [tuple(fake.calls[i : i + 3]) for i in range(0, len(fake.calls), 3)]
+    assert len(rounds) == 25
+    assert all(sorted(r) == ["a", "b", "c"] for r in rounds)
+    assert len(set(rounds)) > 1
+    first, fake.calls = fake.calls, []
+    bench({"a": b"1", "b": b"1", "c": b"1"}, 64, warmup=5, repeats=20, seed=1, clock=fake)
+    assert fake.calls == first
+
+
+def test_warm_up_is_not_timed(fake: FakeClock) -> None:
+    # of ten calls only the tenth is slow, and it is the tenth of the warm-up
+    (row,) = bench({"a": b"1"}, 64, warmup=10, repeats=9, clock=fake)
+    assert (row.median_ms, row.p95_ms) == (1.0, 1.0)
+
+
+def test_the_collector_is_on_again_even_after_an_error(fake: FakeClock) -> None:
+    def broken() -> int:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        bench({"a": b"1"}, 64, clock=broken)
+    assert gc.isenabled()
+
+
+def test_a_real_file_runs(model: bytes) -> None:
+    rows = bench({"a": model, "b": model}, {"a": 32, "b": 32}, warmup=0, repeats=3, batch=2)
+    assert [row.size_bytes for row in rows] == [len(model)] * 2
+    assert all(0 < row.median_ms <= row.p95_ms for row in rows)
+    assert rows[0].ratio == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"threads": 0}, "`threads` of a benchmark must be at least 1. Got 0"),
+        ({"batch": -1}, "`batch`"),
+        ({"repeats": 0}, "`repeats`"),
+        ({"warmup": -1}, "at least 0. Got -1"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(
+    model: bytes, options: dict[str, int], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        bench({"a": model}, 32, **options)  # type: ignore[arg-type]
+
+
+def test_no_files_and_broken_files_are_refused(model: bytes) -> None:
+    with pytest.raises(ConfigError, match="at least one exported file"):
+        bench({}, 32)
+    with pytest.raises(CardError, match="is not an ONNX model"):
+        bench({"broken": b"\x08\xff"}, 32)
+    with pytest.raises(CardError, match="a cannot be run"):
+        bench({"a": model}, 48)
