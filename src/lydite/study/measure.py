@@ -102,9 +102,13 @@ def _latencies(
     """Time every exported file on one tile; the reference comes first, as the bench wants it."""
     progress("bench", 0, 1, f"{len(shipped)} detectors, interleaved")
     order = [reference] + [s for s in shipped if s is not reference]
-    size = reference.detector.card.preprocess.size
-    same = {s.name: s.onnx for s in order if s.detector.card.preprocess.size == size}
-    rows = bench(same, size, threads=spec.threads, warmup=spec.warmup, repeats=spec.repeats)
+    rows = bench(
+        {s.name: s.onnx for s in order},
+        {s.name: s.detector.card.preprocess.size for s in order},
+        threads=spec.threads,
+        warmup=spec.warmup,
+        repeats=spec.repeats,
+    )
     progress("bench", 1, 1, "")
     return {row.name: row for row in rows}
 
