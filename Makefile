@@ -8,7 +8,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-all coverage lint format typecheck check check-base tables lock clean
+.PHONY: help install demo test test-all coverage lint format typecheck check check-base quote weights lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /:/' | \
@@ -55,8 +55,12 @@ check: lint typecheck test  ## lint, typecheck and test
 check-base: $(DEV)  ## build the wheel; install it alone; size, import time, a prediction
 	$(BIN)/python scripts/check_base.py
 
-tables: $(DEV)  ## fill the tables of README and docs from studies/*/results
-	$(BIN)/python scripts/fill_tables.py $(ARGS)
+quote: $(DEV)  ## put the results of studies/ into README and docs
+	$(BIN)/python scripts/quote_results.py $(ARGS)
+
+weights: $(TRAIN)  ## make the detector inside the package anew (needs LYDITE_FIELDPACK; hours)
+	$(BIN)/lydite study studies/packaged -o runs/packaged
+	$(BIN)/lydite publish runs/packaged medium --out src/lydite/weights/default
 
 lock:  ## resolve requirements.lock anew (ARGS=--upgrade)
 	@python=$$(sh scripts/find_python.sh) && bash scripts/lock.sh "$$python" $(ARGS)

@@ -183,3 +183,32 @@ def test_schemas_build(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     schema = json.loads(capsys.readouterr().out)
     assert schema["type"] == "object"
     assert schema["properties"]
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    link = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    assert len(pages) > 4
+    dead = [
+        f"{page.name}: {target}"
+        for page in pages
+        for target in link.findall(page.read_text(encoding="utf-8"))
+        if not (page.parent / target).exists()
+    ]
+    assert not dead
+
+
+def test_layouts_networks_and_steps_of_the_pages_exist() -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("pyarrow")
+    from lydite.cli import COMMANDS
+    from lydite.data.scan import LAYOUTS
+    from lydite.recipe import STEPS, load_steps
+
+    load_steps()
+    first_cells = re.compile(r"^\| `([a-z0-9-]+)` \|", re.MULTILINE)
+    assert set(first_cells.findall((ROOT / "docs/data.md").read_text())) == set(LAYOUTS)
+    assert set(first_cells.findall((ROOT / "docs/recipes.md").read_text())) == set(STEPS)
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        named = set(re.findall(r"\blydite ([a-z]+) ", page.read_text(encoding="utf-8")))
+        assert named <= set(COMMANDS), page.name
