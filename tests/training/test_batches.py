@@ -63,7 +63,11 @@ def test_pairs_share_group_and_place(tmp_path: Path) -> None:
     columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
     for number in range(6):
         photograph = rng.integers(0, 256, (90, 100, 3), dtype=np.uint8)
-        for label, image in (("real", photograph), ("fake", photograph ^ 1), ("other", photograph ^ 2)):
+        for label, image in (
+            ("real", photograph),
+            ("fake", photograph ^ 1),
+            ("other", photograph ^ 2),
+        ):
             path = tmp_path / f"{label}-{number}.png"
             Image.fromarray(image).save(path)
             row = {

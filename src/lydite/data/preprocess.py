@@ -108,9 +108,7 @@ def score_of(logits: NDArray[np.floating]) -> float:
     return float((values[:, 1] - values[:, 0]).mean())
 
 
-def probability(
-    z: NDArray[np.floating] | float, meaning: ScoreMeaning
-) -> NDArray[np.float64]:
+def probability(z: NDArray[np.floating] | float, meaning: ScoreMeaning) -> NDArray[np.float64]:
     """Return p(fake) for scores z, any shape, as the card defines it (no overflow)."""
     x = (np.asarray(z, dtype=np.float64) - meaning.threshold) / meaning.temperature
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)), dtype=np.float64)
