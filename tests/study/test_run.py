@@ -9,11 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lydite.data.manifest import Manifest
+from lydite.detector import Detector
 from lydite.errors import BusyError, ConfigError, DataError, ResumeError
-from lydite.files import lock_folder, sha256_file
+from lydite.files import TEMPORARY_PREFIX, lock_folder, sha256_file
 from lydite.study.results import Result, read_results
 from lydite.study.run import StudyOptions, plan_study, run_study
 from lydite.study.spec import Study
@@ -148,33 +150,71 @@ def test_a_plan_counts_common_steps_once(tiny_manifest: Manifest, tmp_path: Path
     assert not (tmp_path / "out" / "cache").exists()
 
 
-def test_kill_and_run_again_gives_the_same_weights(tiny_manifest: Manifest, tmp_path: Path) -> None:
-    """SIGKILL at several moments of a run in its own process, until it gets through."""
-    recipe = {"name": "BL", "start": TINY, "steps": [{"train": TRAIN["train"] | {"steps": 40}}]}
-    study = make(tiny_manifest, tmp_path, recipes=[recipe])
-    whole = run_study(study, StudyOptions(tmp_path / "whole", device="cpu"))
-    file = tmp_path / "study.json"
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from lydite.study.run import StudyOptions, run_study
+from lydite.study.spec import Study
+study = Study.model_validate_json(Path(sys.argv[1]).read_text())
+say = lambda *words: print(*words, flush=True)
+run_study(study, StudyOptions(Path(sys.argv[2]), device="cpu", progress=say))
+"""
+
+
+def long_enough(manifest: Manifest, folder: Path) -> tuple[Study, list[str]]:
+    """Return a study of one recipe, and the command that runs it in a process of its own."""
+    steps = [
+        {"train": TRAIN["train"] | {"steps": 40}},
+        {"prune": {"rate": 0.5, "multiple": 1}},
+        {"finetune": {"steps": 10, "batch": 8, "checkpoint_s": 0.0}},
+    ]
+    recipe = {"name": "CPF", "start": TINY, "steps": steps}
+    study = make(manifest, folder, recipes=[recipe])
+    file = folder / "study.json"
     file.write_text(study.model_dump_json(), encoding="utf-8")
-    script = (
-        "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
-        "from lydite.study.run import *; from lydite.study.spec import Study\n"
-        "study = Study.model_validate_json(Path(sys.argv[1]).read_text())\n"
-        "say = lambda *w: print(*w, flush=True)\n"
-        "run_study(study, StudyOptions(Path(sys.argv[2]), device='cpu', progress=say))\n"
-    )
-    command = [sys.executable, "-c", script, str(file), str(tmp_path / "cut")]
-    for wanted in ("train 3 ", "train 19 "):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+    return study, [sys.executable, "-c", SCRIPT, str(file), str(folder / "cut")]
+
+
+def same_weights(folder: Path, whole: list[Result]) -> bool:
+    """Tell whether both runs of `long_enough` ended with the same bytes."""
+    assert read_results(folder / "cut" / "results")[0].key == whole[0].key
+    weights = "detectors/CPF/model.safetensors"
+    return sha256_file(folder / "cut" / weights) == sha256_file(folder / "whole" / weights)
+
+
+def test_kill_and_run_again_gives_the_same_weights(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    """SIGKILL in the middle of both training steps of a run in its own process."""
+    study, command = long_enough(tiny_manifest, tmp_path)
+    whole = run_study(study, StudyOptions(tmp_path / "whole", device="cpu"))
+    for wanted in ("train 19 ", "finetune 4 "):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 if wanted in line:
-                    time.sleep(0.01)
                     os.kill(process.pid, signal.SIGKILL)
                     break
         assert process.returncode == -signal.SIGKILL
         assert not list((tmp_path / "cut").rglob("results/*.json"))
-    subprocess.run(command, check=True, capture_output=True)  # noqa: S603
-    result = read_results(tmp_path / "cut" / "results")[0]
-    assert result.key == whole[0].key
-    weights = "detectors/BL/model.safetensors"
-    assert sha256_file(tmp_path / "cut" / weights) == sha256_file(tmp_path / "whole" / weights)
+    subprocess.run(command, check=True, capture_output=True)
+    assert same_weights(tmp_path, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_twenty_kills_at_random_moments(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    study, command = long_enough(tiny_manifest, tmp_path)
+    whole = run_study(study, StudyOptions(tmp_path / "whole", device="cpu"))
+    moments = np.random.default_rng(1).uniform(0.0, 2.0, 20)
+    for moment in moments:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()  # it has begun to work
+            time.sleep(moment)
+            process.kill()
+        for card in (tmp_path / "cut").rglob("card.json"):
+            if TEMPORARY_PREFIX not in str(card):
+                Detector.load(card.parent)
+    subprocess.run(command, check=True, capture_output=True)
+    assert same_weights(tmp_path, whole)
