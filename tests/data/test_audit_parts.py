@@ -19,12 +19,13 @@ from lydite.data.audit.history import (
     double_quantization,
     grid_strength,
 )
+from lydite.data.audit.near import align, detail_correlation, standardize
 from lydite.data.audit.page import html_page
 from lydite.data.audit.report import AuditReport, Confound, Finding, NearDuplicate
 
 
-def smooth(seed: int, side: int = 128) -> Image.Image:
-    small = np.random.default_rng(seed).integers(0, 256, (20, 20), dtype=np.uint8)
+def smooth(seed: int, side: int = 128, blobs: int = 20) -> Image.Image:
+    small = np.random.default_rng(seed).integers(0, 256, (blobs, blobs), dtype=np.uint8)
     image = Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC)
     noise = np.random.default_rng(seed + 1).normal(0, 6, (side, side))
     return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
@@ -65,6 +66,26 @@ def test_a_flat_image_has_nothing_to_compare() -> None:
     flat, busy = np.full((50, 70, 3), 90, np.uint8), np.asarray(smooth(1).convert("RGB"))
     assert not hash_image(flat)[3]
     assert hash_image(busy)[3]
+
+
+def test_a_window_is_found_from_nearby() -> None:
+    image = smooth(2, 64, blobs=7)
+    truth = (0.15, 0.1, 0.9, 0.85)
+    wanted = standardize(cut(image, truth))
+    box, correlation = align(wanted, image, (0.1, 0.14, 0.86, 0.9))
+    assert correlation > 0.99
+    np.testing.assert_allclose(box, truth, atol=0.01)
+    other = smooth(9, 64, blobs=7)
+    assert align(wanted, other, (0.1, 0.14, 0.86, 0.9))[1] < 0.8
+
+
+def test_pictures_that_share_only_their_shading_differ_in_detail() -> None:
+    down, across = np.mgrid[0:32, 0:32]
+    rng = np.random.default_rng(0)
+    first, second = (down + across + rng.normal(0, 2, (32, 32)) for _ in range(2))
+    assert np.corrcoef(first.ravel(), second.ravel())[0, 1] > 0.9
+    assert detail_correlation(first, second) < 0.5
+    assert detail_correlation(first, 2 * first + 3) == pytest.approx(1)
 
 
 def test_block_edges_are_seen_on_their_own_grid() -> None:

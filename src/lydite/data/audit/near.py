@@ -16,12 +16,14 @@ from PIL import Image
 from lydite.data.audit.hashing import SIDE, WINDOWS, Box, UInt64, cut
 
 MOST_BITS = 14
-MOST_CANDIDATES = 300_000
+MOST_CANDIDATES = 100_000
 #: correlations of a window that may be off by half a step, on the way, and when it is aligned
 ROUGH_CORRELATION = 0.6
 HOPEFUL_CORRELATION = 0.85
-CERTAIN_CORRELATION = 0.98
-LEAST_CORRELATION = 0.95
+CERTAIN_CORRELATION = 0.995
+LEAST_CORRELATION = 0.97
+#: correlation of the slopes, which smooth pictures that only resemble each other do not reach
+LEAST_DETAIL = 0.87
 #: a window with shorter sides than this is a crop
 LEAST_WHOLE = 0.98
 _CHUNK = 16
@@ -129,7 +131,7 @@ def _verify(
 ) -> Match | None:
     """Return the match of a proposed pair if the aligned pictures are alike."""
     picture = hashes.thumbnails[part]
-    wanted = _standardize(cut(Image.fromarray(picture), WINDOWS[0]))
+    wanted = standardize(cut(Image.fromarray(picture), WINDOWS[0]))
     if flip:
         wanted = wanted[:, ::-1]
     other = Image.fromarray(hashes.thumbnails[whole])
@@ -137,9 +139,11 @@ def _verify(
     correlation = _correlation(wanted, other, box)
     if correlation < ROUGH_CORRELATION:
         return None
-    if correlation < LEAST_CORRELATION:
+    if correlation < CERTAIN_CORRELATION:
         box, correlation = align(wanted, other, box)
     if correlation < LEAST_CORRELATION:
+        return None
+    if detail_correlation(wanted, standardize(cut(other, box))) < LEAST_DETAIL:
         return None
     return Match(part, whole, flip, box, distance, round(min(correlation, 1.0), 4))
 
@@ -160,7 +164,7 @@ def align(wanted: NDArray[np.float64], other: Image.Image, box: Box) -> tuple[Bo
     """
     best, best_correlation = box, -1.0
     for step in range(_STEPS):
-        seen = _standardize(cut(other, box))
+        seen = standardize(cut(other, box))
         correlation = float((wanted * seen).mean())
         if correlation > best_correlation:
             best, best_correlation = box, correlation
@@ -176,6 +180,15 @@ def align(wanted: NDArray[np.float64], other: Image.Image, box: Box) -> tuple[Bo
     return best, best_correlation
 
 
+def detail_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Return the correlation of the slopes of two aligned pictures, both (S, S)."""
+    one, two = (
+        np.concatenate([np.diff(picture, axis=axis).ravel() for axis in (0, 1)])
+        for picture in (first, second)
+    )
+    return float(one @ two / max(float(np.sqrt((one @ one) * (two @ two))), 1e-9))
+
+
 def _moved(box: Box, x: float, y: float, grow_x: float, grow_y: float) -> Box:
     """Return a window moved by pixels and grown by pixels a pixel, kept inside the image."""
     left, top, right, bottom = box
@@ -188,10 +201,10 @@ def _moved(box: Box, x: float, y: float, grow_x: float, grow_y: float) -> Box:
 
 
 def _correlation(wanted: NDArray[np.float64], other: Image.Image, box: Box) -> float:
-    return float((wanted * _standardize(cut(other, box))).mean())
+    return float((wanted * standardize(cut(other, box))).mean())
 
 
-def _standardize(picture: Image.Image) -> NDArray[np.float64]:
+def standardize(picture: Image.Image) -> NDArray[np.float64]:
     """Return a picture with mean 0 and variance 1, so that the mean product is a correlation."""
     values = np.asarray(picture, dtype=np.float64)
     assert values.shape == (SIDE, SIDE)
