@@ -45,7 +45,7 @@ def enough(target: NDArray[np.int64], groups: NDArray[np.int64]) -> bool:
 
 
 def thin(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Return the rows of as many whole groups, drawn at random, as `MOST_IMAGES` allow."""
+    """Return `MOST_IMAGES` rows, group by group in random order; only the last may be cut."""
     if len(groups) <= MOST_IMAGES:
         return np.arange(len(groups))
     rank = np.random.default_rng(seed).permutation(int(groups.max()) + 1)
