@@ -202,7 +202,7 @@ def make_generators(
     sharpen = [[0.0, -0.1, 0.0], [-0.1, 1.4, -0.1], [0.0, -0.1, 0.0]]
     blur = [[0.02, 0.1, 0.02], [0.1, 0.52, 0.1], [0.02, 0.1, 0.02]]
     return {
-        "sim-transposed": Generator(Upsampler((), _learned(rng, ramp, 0.009), 0.002), 0.5, 0.55),
+        "sim-transposed": Generator(Upsampler((), _learned(rng, ramp, 0.010), 0.002), 0.5, 0.55),
         "sim-nearest": Generator(Upsampler((0, 1, 1, 0), _learned(rng, blur, 0.02), 0.01), 0.5),
         "sim-bilinear": Generator(
             Upsampler((0.25, 0.75, 0.75, 0.25), _learned(rng, sharpen, 0.02), 0.01), 0.5
