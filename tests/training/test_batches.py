@@ -135,3 +135,16 @@ def test_an_unreadable_image_is_named(tiny_manifest: Manifest) -> None:
     batches.store = Broken()
     with pytest.raises(DataError, match=row.path.split("/")[-1]):
         batches.load(batches.positions(0))
+
+
+def test_grid_crops_begin_where_a_jpeg_block_does(tiny_manifest: Manifest) -> None:
+    train = tiny_manifest.select(split="train")
+    batches = make(train, crop="grid", flip=False, batch=64)
+    crops, _ = batches.load(batches.positions(0))
+    store, found = ImageStore(), set()
+    for position, crop in zip(batches.positions(0), crops, strict=True):
+        rgb = store.get(batches.row_at(position))
+        places = [(y, x) for y in range(9) for x in range(9)]
+        places = [p for p in places if (rgb[p[0] : p[0] + 64, p[1] : p[1] + 64] == crop).all()]
+        found |= set(places)
+    assert found == {(0, 0), (0, 8), (8, 0), (8, 8)}

@@ -22,6 +22,8 @@ from lydite.errors import DataError, DecodeError
 from lydite.training.settings import TrainSettings
 
 UInt8 = NDArray[np.uint8]
+#: JPEG transforms blocks of this many pixels; crops with crop="grid" begin where a block does
+JPEG_BLOCK = 8
 
 
 class Batches:
@@ -125,7 +127,9 @@ class Batches:
             y = int(rng.choice(tile_offsets(height, size, preprocess.tiles)))
             x = int(rng.choice(tile_offsets(width, size, preprocess.tiles)))
         else:
-            y, x = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
+            grid = JPEG_BLOCK if self.settings.crop == "grid" else 1
+            y = grid * int(rng.integers((height - size) // grid + 1))
+            x = grid * int(rng.integers((width - size) // grid + 1))
         return np.asarray(rgb[y : y + size, x : x + size], dtype=np.uint8)
 
     def _augment(self, crop: UInt8, rng: np.random.Generator) -> UInt8:
