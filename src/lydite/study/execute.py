@@ -124,11 +124,9 @@ def _do(
         made = step.run(parent, _context(key, data, cache, options, progress))
         made = calibrate(made, data.val)
         seconds = time.perf_counter() - started
-        # a resumed step reports the time of all its parts
-        spent = made.card.training.get("seconds")
-        training = made.card.training | {
-            "wall_s": round(max(seconds, float(spent or 0.0)), 1),
-        }
+        # a resumed step reports the time of all its parts; what does not train has only one
+        spent = made.card.training.get("seconds") if isinstance(step, TrainSettings) else None
+        training = made.card.training | {"wall_s": round(max(seconds, float(spent or 0.0)), 1)}
         made = made.evolve(
             score=made.card.score,
             measured=made.card.measured,
