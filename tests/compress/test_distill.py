@@ -104,7 +104,7 @@ def test_entries_go_to_yaml_and_back(tmp_path: Path) -> None:
         method=["logits", {"name": "decoupled", "scale": 0.5}],
         teachers=[tmp_path / "t"],
         degrade={"blur": 0.5},
-        transfer="somewhere",
+        transfer={"folder": "somewhere"},
         transfer_share=0.25,
     )
     assert parse_step(made.spec()) == made
@@ -121,7 +121,7 @@ def test_the_key_follows_the_teachers_content(tmp_path: Path) -> None:
 
 
 def test_the_key_follows_the_transfer_images(tiny_manifest: Manifest, tmp_path: Path) -> None:
-    made = step(transfer=tmp_path / "extra")
+    made = step(transfer={"folder": tmp_path / "extra"})
     (tmp_path / "extra").mkdir()
     keys = set()
     for row in list(tiny_manifest.select(split="train").rows())[:3]:
@@ -408,10 +408,13 @@ def test_what_makes_no_sense_is_refused(options: dict[str, Any], why: str) -> No
         step(**options)
 
 
-def test_the_plan_says_what_two_classes_leave_of_decoupled() -> None:
+def test_the_plan_says_what_is_easily_overlooked() -> None:
     stage = Stage("lydite-small", trained=True)
     step(method="decoupled").check(stage)
     assert "zero" in stage.notes[0]
+    stage.notes.clear()
+    step(transfer={"folder": "somewhere"}).check(stage)
+    assert "no longer" in stage.notes[0]
     stage.notes.clear()
     step().check(stage)
     assert stage.notes == []
@@ -422,7 +425,9 @@ def test_validation_images_are_no_transfer_images(tiny_manifest: Manifest, tmp_p
     row = next(iter(tiny_manifest.select(split="val").rows()))
     shutil.copy(row.file, tmp_path / "extra")
     with pytest.raises(DataError, match="validation split"):
-        step(transfer=tmp_path / "extra").run(detector(), context(tiny_manifest, tmp_path / "x"))
+        step(transfer={"folder": tmp_path / "extra"}).run(
+            detector(), context(tiny_manifest, tmp_path / "x")
+        )
 
 
 def test_transfer_images_are_learned_from_without_labels(

@@ -43,11 +43,6 @@ def test_doubles_count_once_and_content_makes_the_digest(folder: Path) -> None:
     assert TransferSet(folder=folder).images().digest != before.digest
 
 
-def test_a_path_alone_is_a_folder_or_a_manifest() -> None:
-    assert TransferSet.model_validate("extra").folder == Path("extra")
-    assert TransferSet.model_validate("extra.parquet").manifest == Path("extra.parquet")
-
-
 def test_test_images_are_refused(tiny_manifest: Manifest, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="splits"):
         TransferSet.model_validate({"manifest": "x.parquet", "splits": ["test"]})

@@ -37,6 +37,10 @@ TWO_CLASSES_NOTE = (
     "distill by `decoupled`: with two classes there is only one other class, so its second part "
     "(`beta`) is zero and it equals `alpha` times `logits`."
 )
+TRANSFER_NOTE = (
+    "distill with `transfer` learns from these images too, if without labels: a generator or "
+    "domain among them is no longer one that the detector never met."
+)
 
 
 @STEPS.add("distill")
@@ -44,7 +48,8 @@ class Distill(Step, TrainSettings):
     """Train a new student network; the detector so far is its teacher, alone or among others.
 
     The student takes the detector's preprocessing. What it minimizes is `weight` times the sum of
-    its methods' losses, plus the rest times cross-entropy on the labels.
+    its methods' losses, plus the rest times cross-entropy on the labels, which
+    `label_smoothing` does not touch.
 
     Attributes:
         student: a name of `lydite models`, or "auto": the detector's own network, scaled in width
@@ -127,6 +132,8 @@ class Distill(Step, TrainSettings):
         stage.images += self.steps * self.batch
         if any(method.name == "decoupled" for method in self.method):
             stage.notes.append(TWO_CLASSES_NOTE)
+        if self.transfer is not None:
+            stage.notes.append(TRANSFER_NOTE)
 
     def outline(self, detector: Detector) -> Detector:
         """Return an untrained student.

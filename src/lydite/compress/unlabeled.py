@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import model_validator
 
@@ -59,14 +59,6 @@ class TransferSet(Frozen):
     splits: tuple[Literal["train", "val"], ...] = ("train",)
     domains: tuple[str, ...] = ()
     folder: Path | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _plain_path(cls, value: Any) -> Any:
-        if isinstance(value, str | Path):
-            kind = "manifest" if Path(value).suffix == ".parquet" else "folder"
-            return {kind: value}
-        return value
 
     @model_validator(mode="after")
     def _one_source(self) -> TransferSet:
