@@ -95,6 +95,9 @@ class Step(Frozen):
     kind: ClassVar[str]
     #: raised when the same configuration would give another result than before
     version: ClassVar[int] = 1
+    #: fields that the entry leaves out while they have their defaults, so that a step which does
+    #: not use them has the same key with and without them
+    quiet: ClassVar[frozenset[str]] = frozenset()
 
     def check(self, stage: Stage) -> None:
         """Refuse an impossible order, and update what is known, in place.
@@ -127,8 +130,26 @@ class Step(Frozen):
         raise NotImplementedError
 
     def spec(self) -> dict[str, Any]:
-        """Return the step as it stands in a recipe: {kind: {every field}}."""
-        return {self.kind: self.model_dump(mode="json")}
+        """Return the step as it stands in a recipe: {kind: {every field}}, less unused ones."""
+        fields = type(self).model_fields
+        unused = {name for name in self.quiet if getattr(self, name) == fields[name].default}
+        return {self.kind: self.model_dump(mode="json", exclude=unused)}
+
+    def material(self) -> dict[str, Any]:
+        """Return digests of what the step reads besides its parent and the data, by role.
+
+        Raises:
+            LyditeError: something that the step names is missing or damaged.
+        """
+        return {}
+
+    def further_images(self) -> frozenset[str]:
+        """Return the SHA-256 of every image that the step learns from besides the training split.
+
+        Raises:
+            LyditeError: they cannot be read.
+        """
+        return frozenset()
 
     def key(self, parent: str, data: dict[str, str], seed: int) -> str:
         """Return the cache key of this step's result.
@@ -138,6 +159,7 @@ class Step(Frozen):
             data: digests of the selections, by role.
             seed: of the recipe.
         """
+        material = self.material()
         return digest(
             {
                 "step": self.spec(),
@@ -145,6 +167,7 @@ class Step(Frozen):
                 "parent": parent,
                 "data": data,
                 "seed": seed,
+                **({"material": material} if material else {}),
             }
         )
 

@@ -51,6 +51,21 @@ def test_two_processes_make_one_detector(tiny_manifest: Manifest, tmp_path: Path
                         {"train": {"steps": 10, "batch": 8, "checkpoint_s": 0.0}},
                         {"prune": {"rate": 0.5, "multiple": 1}},
                         {"finetune": {"steps": 4, "batch": 8}},
+                        {
+                            "distill": {
+                                "student": "lydite-small",
+                                "config": {"widths": [4, 8]},
+                                "method": ["logits", "features", "patches"],
+                                "transfer": {
+                                    "manifest": tmp_path / "given.parquet",
+                                    "domains": ["two"],
+                                },
+                                "degrade": {"jpeg": 0.5},
+                                "steps": 4,
+                                "batch": 8,
+                                "checkpoint_s": 0.0,
+                            }
+                        },
                     ],
                 }
             ],

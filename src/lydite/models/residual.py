@@ -21,6 +21,8 @@ from lydite.models.contract import NETWORKS, Builder, ChannelGroup, Member, Netw
 
 Filter = Literal["highpass", "npr", "none"]
 Width = Annotated[int, Field(ge=1, le=1024)]
+#: scaled widths are multiples of this, but where they already are smaller
+MULTIPLE = 4
 
 
 class ResidualConfig(Frozen):
@@ -135,11 +137,15 @@ class ResidualNetwork(Network):
 
     def patch_logits(self, x: Tensor) -> Tensor:
         """Return the votes of every position, (N, 2, h, w), for (N, 3, S, S) input."""
-        return self.patch(self.features(x))  # type: ignore[no-any-return]
+        return self.votes(self.features(x))
+
+    def votes(self, features: Tensor) -> Tensor:
+        """Return the votes of every position, (N, 2, h, w), from the last feature map."""
+        return self.patch(features)  # type: ignore[no-any-return]
 
     def head(self, features: Tensor) -> Tensor:
         """Return (N, 2) logits: the mean of the votes over all positions."""
-        return self.patch(features).mean((2, 3))  # type: ignore[no-any-return]
+        return self.votes(features).mean((2, 3))
 
     def groups(self) -> list[ChannelGroup]:
         """Return a group per stage ("body.0": all that is summed) and per block's inside."""
@@ -192,10 +198,7 @@ def _register(name: str, widths: tuple[int, ...]) -> None:
     """Add one size to the networks."""
 
     def make(architecture: Architecture) -> Network:
-        what = f"`config` of {name}"
-        config: ResidualConfig = validate(
-            ResidualConfig, {"widths": widths} | architecture.config, what
-        )
+        config = configured(architecture)
         multiple = max(2, 2 ** (len(config.widths) - 1))
         if architecture.input_size % multiple:
             raise ConfigError(
@@ -204,9 +207,20 @@ def _register(name: str, widths: tuple[int, ...]) -> None:
             )
         return ResidualNetwork(config)
 
+    def scaled(architecture: Architecture, share: float) -> Architecture:
+        narrow = [
+            max(min(width, MULTIPLE), round(width * share / MULTIPLE) * MULTIPLE)
+            for width in configured(architecture).widths
+        ]
+        return architecture.model_copy(update={"config": architecture.config | {"widths": narrow}})
+
+    def configured(architecture: Architecture) -> ResidualConfig:
+        value = {"widths": widths} | architecture.config
+        return validate(ResidualConfig, value, f"`config` of {name}")
+
     summary = f"residual input, {len(widths)} stages, scores averaged over patches"
     info = NetworkInfo(name, summary, ResidualConfig(widths=widths).model_dump(mode="json"))
-    NETWORKS.add(name)(Builder(info, multiple=2, least=32, make=make))
+    NETWORKS.add(name)(Builder(info, multiple=2, least=32, make=make, scaled=scaled))
 
 
 for _name, _widths in SIZES.items():

@@ -58,7 +58,7 @@ def keep_channels_(network: Network, group: str, keep: Sequence[int]) -> None:
         _renumber_(network.get_submodule(owner))
 
 
-def check_mask(network: Network, edit: MaskWeights) -> None:
+def check_mask(network: nn.Module, edit: MaskWeights) -> None:
     """Check that a mask names parameters of the network.
 
     Raises:
@@ -70,7 +70,7 @@ def check_mask(network: Network, edit: MaskWeights) -> None:
             raise CardError(f"The card masks the weights of '{name}', which the network lacks.")
 
 
-def masks_of(network: Network, edits: Iterable[KeepChannels | MaskWeights]) -> dict[str, Tensor]:
+def masks_of(network: nn.Module, edits: Iterable[KeepChannels | MaskWeights]) -> dict[str, Tensor]:
     """Return what training must keep at zero: per masked parameter, True where it may change.
 
     Args:
