@@ -37,7 +37,10 @@ def test_batches_do_not_depend_on_what_was_loaded_before(tiny_manifest: Manifest
 def test_devices_share_one_global_batch(tiny_manifest: Manifest) -> None:
     batches = make(tiny_manifest.select(split="train"))
     parts = [batches.positions(4, rank, 2) for rank in range(2)]
-    assert sorted([*parts[0], *parts[1]]) == list(batches.positions(4))
+    assert sorted([*parts[0], *parts[1]]) == list(batches.positions(4)) == list(range(32, 40))
+    for part in parts:
+        targets = [batches.row_at(position).target for position in part]
+        assert sorted(targets) == [0, 0, 1, 1]
 
 
 def test_classes_and_domains_are_balanced_and_every_image_is_seen(tiny_manifest: Manifest) -> None:

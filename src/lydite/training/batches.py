@@ -78,10 +78,14 @@ class Batches:
         self.partners = _partners(self.rows) if settings.balance == "pairs" else {}
         self._orders: dict[tuple[int, int, int], NDArray[np.int64]] = {}
 
-    def positions(self, step: int, rank: int = 0, world: int = 1) -> range:
-        """Return the global sample numbers of a step that device `rank` of `world` works on."""
+    def positions(self, step: int, rank: int = 0, world: int = 1) -> Sequence[int]:
+        """Return the global sample numbers of a step that device `rank` of `world` works on.
+
+        Dealt out in pairs: classes come by turns, and a device that saw one class alone would
+        train its batch norm on that.
+        """
         first = step * self.settings.batch
-        return range(first + rank, first + self.settings.batch, world)
+        return [first + place for place in range(self.settings.batch) if place // 2 % world == rank]
 
     def row_at(self, position: int) -> Row:
         """Return the image of a global sample number.
