@@ -6,6 +6,7 @@ import copy
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
+from torch import nn
 
 from lydite.card import Factorization, FactorizeLinear, ScoreMeaning
 from lydite.compress.layers import Choice, Energy, Rank, Which, find_layers
@@ -104,7 +105,8 @@ class Factorize(Step):
         elif self._needs_weights:
             stage.notes.append(
                 "`factorize` chooses these ranks from trained weights: the size after it is known "
-                "when it runs. The size in this plan belongs to the weights at hand."
+                "when it runs. This plan shows what the weights at hand give, and the whole "
+                "network where they are fresh."
             )
 
     @property
@@ -124,13 +126,14 @@ class Factorize(Step):
         """Return the network split as its present weights ask for.
 
         With `rate`, {rate: ...} or a number the size is the one that trained weights will have, or
-        nearly; with {energy: ...} or "vbmf" it is not known before.
+        nearly. With {energy: ...} or "vbmf" fresh weights say nothing: the network stays whole,
+        which is the most that it can hold.
 
         Raises:
             ConfigError: the network has no such layers, or `rate` cannot be reached.
         """
         edits = self._edits(detector.network)
-        if not edits and self._needs_weights:
+        if self._needs_weights and not (edits and detector.card.steps):
             return detector
         return self._split(detector, edits)[0]
 
@@ -164,6 +167,12 @@ class Factorize(Step):
         rank = self._rank
         assert isinstance(rank, int)
         found = find_layers(network, "linear", "svd")[0]
+        first = next(name for name, m in network.named_modules() if isinstance(m, nn.Linear))
+        if found.name != first:
+            raise ConfigError(
+                f"`variant: paper` splits the first linear layer once; '{first}' is a part of it "
+                "already. Take the second `factorize` out."
+            )
         (full,) = full_ranks(found.module, "svd")
         if rank > full:
             raise ConfigError(
