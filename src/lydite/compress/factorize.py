@@ -32,9 +32,10 @@ class Factorize(Step):
     """Put products of smaller layers in the place of large ones, by singular values.
 
     The simplest use is `factorize: {rate: 0.6}`; without an option it keeps nine tenths of the
-    energy of every layer. A layer whose factors would not be smaller stays
-    as it is, and so do depthwise convolutions, the one that reads the three colors and the one
-    that writes the logits. What is lost comes back with a `finetune` behind it.
+    energy of every layer. A layer whose factors would not be smaller stays as it is, and so do
+    depthwise convolutions, the one that reads the three colors and the one that writes the logits.
+    Answers change a lot at high rates, so a `finetune` belongs behind it. `prune` may follow: it
+    removes channels and lowers ranks alike.
 
     `variant: paper` is the paper's LRF: the first linear layer by truncated SVD, with a ReLU and a
     dropout between the two factors. Because of the ReLU it does not give the network back even at
@@ -45,8 +46,9 @@ class Factorize(Step):
             one energy for all layers. Either this or `rank`.
         rank: how the rank of each layer is chosen: {energy: 0.9} keeps this share of the squared
             singular values at least, {rate: 0.75} removes this share of each layer's weights at
-            least, "vbmf" keeps what stands out of the noise (Nakajima et al. 2013), a number is
-            the rank itself (6 by default with `variant: paper`).
+            least (layers too small for that stay whole), "vbmf" keeps what stands out of the noise
+            (Nakajima et al. 2013), a number is the rank itself (6 by default with `variant:
+            paper`).
         method: for kernels larger than 1x1: "tucker2" (1x1, the kernel between fewer channels,
             1x1), "svd" (the kernel to fewer channels, 1x1), "spatial" (a column, a row), or "auto":
             whichever is smallest at the same energy, and tucker2 with "vbmf" or a number.
