@@ -31,6 +31,7 @@ STEP_MODULES = (
     "lydite.training.loop",
     "lydite.compress.prune",
     "lydite.compress.mask",
+    "lydite.compress.factorize",
     "lydite.compress.distill",
     "lydite.compress.quantize",
     "lydite.transfer.finetune",
