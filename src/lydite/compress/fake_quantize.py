@@ -56,7 +56,7 @@ class FakeQuantized(Network):
         network: with running statistics in its batch norms; shared, not copied.
         data: its float32 file.
         rounding: where the QDQ file of `data` rounds.
-        ranges: (low, high) of the tensors whose ranges give scales, to begin with.
+        ranges: calibrated (low, high) that `rounding` follows from, to begin with.
         observe: images after which the ranges stay as they are.
 
     Raises:
@@ -78,13 +78,14 @@ class FakeQuantized(Network):
             self.register_parameter(name, parameter)
         self.program = program_of(network)
         made = align(self.program, network, data)
+        self.calibrated, self.activations = dict(ranges), dict(rounding.activations)
         self.owners = sorted(set(rounding.activations.values()))
         limits = torch.tensor([ranges[name] for name in self.owners]).T.contiguous()
         self.register_buffer("low", limits[0].clone())
         self.register_buffer("high", limits[1].clone())
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
         self.observe = observe
-        self.places = self._places(made, rounding.activations)
+        self.places = self._places(made)
         inputs = {name: self.owners.index(owner) for name, owner in rounding.layers.items()}
         #: layers that multiply integers, and the number of the range of their input
         self.layers = {name: inputs[m.node] for name, m in made.items() if m.node in inputs}
@@ -98,15 +99,19 @@ class FakeQuantized(Network):
         return logits
 
     def ranges(self) -> Ranges:
-        """Return the range of every tensor that gives a scale, by name."""
-        pairs = zip(self.low.tolist(), self.high.tolist(), strict=True)
-        return dict(zip(self.owners, pairs, strict=True))
+        """Return what a card records: the range of every tensor that was calibrated, by name.
 
-    def _places(self, made: dict[str, Made], activations: dict[str, str]) -> dict[str, _Place]:
+        Those that give no scale (an activation that the file merges away) are as calibrated.
+        """
+        pairs = zip(self.low.tolist(), self.high.tolist(), strict=True)
+        learned = dict(zip(self.owners, pairs, strict=True))
+        return self.calibrated | {name: learned[by] for name, by in self.activations.items()}
+
+    def _places(self, made: dict[str, Made]) -> dict[str, _Place]:
         """Return which operations' results are rounded, by the operation's name."""
         places: dict[str, _Place] = {}
         found = {entry.tensor: (name, entry) for name, entry in made.items()}
-        for tensor, owner in activations.items():
+        for tensor, owner in self.activations.items():
             if tensor not in found:
                 raise ConfigError(
                     f"`qat` cannot follow the exported file: it rounds {tensor!r}, which no "
