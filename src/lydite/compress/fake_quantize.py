@@ -141,7 +141,7 @@ class _Run(fx.Interpreter):
         """Do one operation, rounded where the file rounds."""
         owner = self.owner
         if norm_of(n, owner) is not None:
-            return self.env[n.args[0]]  # folded into its convolution
+            return self.fetch_args_kwargs_from_env(n)[0][0]  # folded into its convolution
         value = self._layer(n) if _is_layer(n, owner) else super().run_node(n)
         place = owner.places.get(n.name)
         if place is None:
@@ -195,12 +195,12 @@ def folded(
     assert norm.running_mean is not None, "a norm without statistics"
     assert norm.running_var is not None, "a norm without statistics"
     factor = torch.rsqrt(norm.running_var + norm.eps)
-    if norm.weight is not None:
+    if norm.affine:
         factor = factor * norm.weight
     bias = -norm.running_mean if layer.bias is None else layer.bias - norm.running_mean
     bias = bias * factor
     weight = layer.weight * factor.view(-1, *[1] * (layer.weight.dim() - 1))
-    return weight, bias if norm.bias is None else bias + norm.bias
+    return weight, bias + norm.bias if norm.affine else bias
 
 
 def uint8_grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

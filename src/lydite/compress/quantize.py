@@ -21,10 +21,17 @@ from lydite.export.weights_only import require_bfloat16
 from lydite.recipe import STEPS, Context, Stage, Step
 from lydite.training.loop import require_trained
 
-LINEAR_NOTE = (
-    "quantize with linear-int8 shrinks linear layers alone; convolutions stay float32 "
-    "(static-int8 covers both)."
-)
+#: what the plan tells about a scheme
+NOTES = {
+    "linear-int8": (
+        "quantize with linear-int8 shrinks linear layers alone; convolutions stay float32 "
+        "(static-int8 covers both)."
+    ),
+    "weight-int8": (
+        "quantize with weight-int8 makes the file smaller but not faster: weights become float32 "
+        "again at every call (static-int8 is both)."
+    ),
+}
 
 
 @STEPS.add("quantize")
@@ -62,8 +69,8 @@ class Quantize(Step):
         if self.scheme == "bfloat16":
             require_bfloat16()
         stage.quantized = True
-        if self.scheme == "linear-int8":
-            stage.notes.append(LINEAR_NOTE)
+        if self.scheme in NOTES:
+            stage.notes.append(NOTES[self.scheme])
 
     def run(self, parent: Detector, context: Context) -> Detector:
         """Return the detector with its quantization in the card.

@@ -132,9 +132,7 @@ def sqnr_db(signal: float, noise: float) -> float | None:
     return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
 
 
-def _counterparts(
-    output: str, plain: onnx.GraphProto, small: onnx.GraphProto
-) -> tuple[str, str]:
+def _counterparts(output: str, plain: onnx.GraphProto, small: onnx.GraphProto) -> tuple[str, str]:
     """Return the names of a layer's output in the float and in the quantized file."""
     made = {name for node in small.node for name in node.output}
     if output not in made:
@@ -191,9 +189,7 @@ def _integer_names(data: bytes) -> list[str]:
     return [layer.name for layer in inspect_quantized(data).layers if layer.integer]
 
 
-def _reasons(
-    data: bytes, graph: onnx.GraphProto, quantization: Quantization
-) -> dict[str, str]:
+def _reasons(data: bytes, graph: onnx.GraphProto, quantization: Quantization) -> dict[str, str]:
     """Return for every layer why it would be float."""
     scheme, learned_before = quantization.scheme, False
     ranged = set(ranged_tensors(data, float_input=False))
@@ -250,7 +246,7 @@ def _stored_weights(graph: onnx.GraphProto) -> Iterator[tuple[str, NDArray[np.fl
             yield name.removesuffix("_half"), values
         elif name.endswith("_quantized"):
             whole = name.removesuffix("_quantized")
-            scale = arrays[f"{whole}_scale"] if f"{whole}_scale" in arrays else None
+            scale = arrays.get(f"{whole}_scale")
             if scale is None:
                 continue  # a bias
             along = [-1 if i == axes.get(name, 0) else 1 for i in range(values.ndim)]

@@ -129,9 +129,9 @@ def require_parity(parity: Parity, max_flips: float | None = None) -> Parity:
     if parity.quantized:
         if max_flips is not None and parity.flip_share > max_flips:
             raise ParityError(
-                f"The quantized file decides {parity.flips} of {parity.n} tiles differently; at most "
-                f"{max_flips:.1%} are allowed. Calibrate on more images (`images`), try another "
-                "`method`, keep `float_input` on, or export float32."
+                f"The quantized file decides {parity.flips} of {parity.n} tiles differently; at "
+                f"most {max_flips:.1%} are allowed. Calibrate on more images (`images`), try "
+                "another `method`, keep `float_input` on, train with `qat`, or export float32."
             )
         return parity
     if not parity.max_abs <= parity.bound or parity.firm_flips:

@@ -1,8 +1,9 @@
 """Integer arithmetic in an exported file, rebuilt from what the card says and from nothing else.
 
-Two schemes compute in integers. "linear-int8" is the paper's CQ (arXiv 2504.21066): the weights of linear layers
-become int8, their inputs are quantized while the file runs. "static-int8" covers convolutions too:
-activations are uint8 with ranges measured beforehand, weights int8 with a scale per channel, in
+Two schemes compute in integers. "linear-int8" is the paper's CQ (arXiv 2504.21066): the weights of
+linear layers become int8, their inputs are quantized while the file runs. "static-int8" covers
+convolutions too: activations are uint8 with ranges measured beforehand, weights int8 with a scale
+per channel, in
 the QDQ form of Jacob et al. 2018 (arXiv 1712.05877) that every runtime understands. The schemes
 that only store weights in fewer bits are in `weights_only`.
 """

@@ -71,10 +71,9 @@ def channel_scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32
         axis: along which the C channels lie. A channel of zeros gets the scale 1.
     """
     others = tuple(i for i in range(weight.ndim) if i != axis)
-    scales = np.abs(weight).max(axis=others).astype(np.float64) / INT8_MAX
+    scales: NDArray[np.float64] = np.abs(weight).max(axis=others).astype(np.float64) / INT8_MAX
     # A scale in float32's denormal range would flush to zero in some runtimes.
-    scales[scales < np.finfo(np.float32).tiny] = 1.0
-    return scales.astype(np.float32)
+    return np.where(scales < np.finfo(np.float32).tiny, 1.0, scales).astype(np.float32)
 
 
 def require_bfloat16() -> None:
@@ -94,6 +93,8 @@ def require_bfloat16() -> None:
     graph = onnx.helper.make_graph([cast, add], "probe", ends[:1], ends[1:], [value])
     opset = onnx.helper.make_opsetid("", OPSET)
     model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    cause: Exception | None = None
+    answer = float("nan")
     try:
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), providers=["CPUExecutionProvider"]
@@ -101,9 +102,7 @@ def require_bfloat16() -> None:
         answer = float(session.run(None, {"x": np.ones(1, np.float32)})[0][0])
     except Exception as error:
         # onnxruntime raises a dozen classes of its own, all without a common base
-        answer, cause = float("nan"), error
-    else:
-        cause = None
+        cause = error
     if answer != 2.5:
         raise ConfigError(
             f"onnxruntime {onnxruntime.__version__} does not read bfloat16 weights on this CPU. "
@@ -134,9 +133,7 @@ def channel_axis(node: onnx.NodeProto) -> int:
     return 0 if transposed else 1
 
 
-def _as_int8(
-    tensor: onnx.TensorProto, axis: int
-) -> tuple[list[onnx.TensorProto], onnx.NodeProto]:
+def _as_int8(tensor: onnx.TensorProto, axis: int) -> tuple[list[onnx.TensorProto], onnx.NodeProto]:
     """Store a weight as int8 with a scale per channel."""
     weight = onnx.numpy_helper.to_array(tensor)
     scales = channel_scales(weight, axis)
@@ -150,8 +147,11 @@ def _as_int8(
         name=f"{tensor.name}_DequantizeLinear",
         axis=axis,
     )
-    arrays = [(rounded, stored), (scales, scale)]
-    return [onnx.numpy_helper.from_array(array, name) for array, name in arrays], node
+    replacements = [
+        onnx.numpy_helper.from_array(rounded, stored),
+        onnx.numpy_helper.from_array(scales, scale),
+    ]
+    return replacements, node
 
 
 def _as_half(scheme: str) -> _Store:
