@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import numpy as np
-import torch
 from pydantic import Field
 
 from lydite.card import Fraction, Quantization, ScoreMeaning
@@ -25,7 +24,7 @@ from lydite.detector import Detector
 from lydite.errors import TrainingError
 from lydite.export.calibrate import Float32, Method, calibrate
 from lydite.export.onnx import export, to_onnx
-from lydite.export.parity import CHUNK, network_logits
+from lydite.export.parity import CHUNK, manifest_tiles, network_logits
 from lydite.export.quantized import quantize_static
 from lydite.export.rounding import rounding_of
 from lydite.predictor import Predictor
@@ -33,11 +32,14 @@ from lydite.recipe import STEPS, Context, Stage, Step
 from lydite.training.loop import fit, require_trained
 from lydite.training.objectives import cross_entropy
 from lydite.training.settings import TrainSettings
+from lydite.training.team import Team
 
 #: training under rounding takes about this many times as long as without
-_COST = 2
+COST = 2
 #: share of the quantization error by which file and training may differ
-_ALLOWED_GAP = 0.5
+ALLOWED_GAP = 0.5
+#: of so many calibration images training and file are compared
+CHECK_IMAGES = 8
 
 
 @STEPS.add("qat")
@@ -67,7 +69,7 @@ class Qat(Step, TrainSettings):
         super().check(stage)
         require_trained(self, stage, "rounding is learned last.")
         stage.quantized = True
-        stage.images += _COST * self.steps * self.batch
+        stage.images += COST * self.steps * self.batch
 
     def outline(self, detector: Detector) -> Detector:
         """Return the detector as it is, if training can follow what its file will do."""
@@ -86,7 +88,8 @@ class Qat(Step, TrainSettings):
             TrainingError: training does not compute what the exported file computes.
         """
         chosen = balanced_sample(context.train, self.images, context.seed)
-        quantized = self._prepared(parent, chosen, context)
+        tiles = manifest_tiles(parent, chosen, CHECK_IMAGES)[:CHUNK]
+        quantized = self._prepared(parent, chosen, tiles, context)
         # bfloat16 would round once more, and not as the file does
         fitted = fit(
             quantized,
@@ -111,54 +114,51 @@ class Qat(Step, TrainSettings):
             quantization=quantization,
             score=ScoreMeaning(),
             measured=(),
-            training=fitted.report,
         )
-        tiles = _some_tiles(chosen, parent, context)
-        gap = require_mirrored(fitted.network, made, tiles)
+        gap = require_mirrored(fitted.network, made, export(made), tiles)
         return made.evolve(training=fitted.report | {"rounding_gap": round(gap, 6)})
 
-    def _prepared(self, parent: Detector, chosen: Manifest, context: Context) -> FakeQuantized:
+    def _prepared(
+        self, parent: Detector, chosen: Manifest, tiles: Float32, context: Context
+    ) -> FakeQuantized:
         """Return the parent's network under the rounding of its own int8 file."""
         data = to_onnx(parent.network, parent.card.architecture.input_size)
-        batches = calibration_tiles(chosen, parent.card.preprocess, context, self.kind)
+        what = f"{self.kind} calibration"
+        batches = calibration_tiles(chosen, parent.card.preprocess, context, what)
         ranges = calibrate(data, batches, self.method, float_input=self.float_input)
-        rounding = rounding_of(quantize_static(data, ranges))
-        observe = round(self.observe * self.steps * self.batch)
-        return FakeQuantized(parent.network, data, rounding, ranges, observe)
+        file = quantize_static(data, ranges)
+        # every process of a team counts its own images
+        observe = round(self.observe * self.steps * self.batch / Team.current().world)
+        network = FakeQuantized(parent.network, data, rounding_of(file), ranges, observe)
+        require_mirrored(network, parent, file, tiles)
+        return network
 
 
-def require_mirrored(network: FakeQuantized, detector: Detector, tiles: Float32) -> float:
+def require_mirrored(
+    network: FakeQuantized, detector: Detector, file: bytes, tiles: Float32
+) -> float:
     """Return how far training's arithmetic is from the exported file's: mean logit difference.
 
     Args:
-        network: as trained.
-        detector: what was made of it, quantization in its card.
+        network: under rounding.
+        detector: the same weights without rounding.
+        file: the same weights in an int8 file.
         tiles: preprocessed, (N, 3, S, S).
 
     Raises:
         TrainingError: the difference is more than what a few ties between two grid points explain.
     """
     chunks = [tiles[i : i + CHUNK] for i in range(0, len(tiles), CHUNK)]
-    predictor = Predictor.from_bytes(detector.card, export(detector), threads=1)
-    file = np.concatenate([predictor.logits(chunk) for chunk in chunks])
-    with torch.inference_mode():
-        trained = np.concatenate([network(torch.from_numpy(c)).numpy() for c in chunks])
+    predictor = Predictor.from_bytes(detector.card, file, threads=1)
+    answers = np.concatenate([predictor.logits(chunk) for chunk in chunks])
     exact = network_logits(detector, chunks)
-    gap, error = float(np.abs(file - trained).mean()), float(np.abs(file - exact).mean())
-    if not gap <= _ALLOWED_GAP * error + 1e-3 * max(1.0, float(np.abs(exact).max())):
+    rounded = network_logits(replace(detector, network=network), chunks)
+    gap = float(np.abs(answers - rounded).mean())
+    error = float(np.abs(answers - exact).mean())
+    if not gap <= ALLOWED_GAP * error + 1e-3 * max(1.0, float(np.abs(exact).max())):
         raise TrainingError(
-            f"The exported file does not compute what `qat` trained: logits differ by {gap:.2g} on "
+            f"The exported file does not compute what `qat` trains: logits differ by {gap:.2g} on "
             f"average, where rounding itself changes them by {error:.2g}. Use `quantize` on this "
             "network, and please report it with the versions that `lydite doctor` shows."
         )
     return gap
-
-
-def _some_tiles(chosen: Manifest, detector: Detector, context: Context) -> Float32:
-    """Return tiles of the first calibration images, about a chunk of them."""
-    found: list[Float32] = []
-    for tiles in calibration_tiles(chosen, detector.card.preprocess, context, "qat"):
-        found.append(tiles)
-        if sum(map(len, found)) >= CHUNK:
-            break
-    return np.concatenate(found)[:CHUNK]

@@ -16,6 +16,7 @@ import onnx
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lydite.errors import ConfigError
 from lydite.export.onnx import INPUT_NAME
@@ -48,6 +49,7 @@ _FUNCTIONS: dict[Callable[..., Any] | str, tuple[str, ...]] = {
     **dict.fromkeys((torch.permute, "permute", "transpose"), ("Transpose",)),
     F.pad: ("Pad",),
 }
+_NORMS = (F.batch_norm, torch.batch_norm)
 _ALIGNED = frozenset(op for _, ops in _MODULES for op in ops) | frozenset(
     op for ops in _FUNCTIONS.values() for op in ops
 )
@@ -73,7 +75,7 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Tell whether a module is one operation."""
-        leaf = isinstance(m, nn.Conv2d | nn.Linear | nn.BatchNorm2d)
+        leaf = isinstance(m, nn.Conv2d | nn.Linear | _BatchNorm)
         return leaf or super().is_leaf_module(m, module_qualified_name)
 
 
@@ -91,13 +93,12 @@ def program_of(network: Network) -> fx.Graph:
             f"forward pass cannot be written down ({error}). Use `quantize` instead of `qat`."
         ) from error
     for node in graph.nodes:
-        if norm_of(node, network) is not None:
-            source = node.args[0]
-            if not (len(source.users) == 1 and isinstance(module_of(source, network), nn.Conv2d)):
-                raise ConfigError(
-                    f"The batch norm '{node.target}' does not follow a convolution of its own, so "
-                    "the exported file keeps it in float32. Use `quantize` instead of `qat`."
-                )
+        module = module_of(node, network)
+        if (isinstance(module, _BatchNorm) or node.target in _NORMS) and not _folds(node, network):
+            raise ConfigError(
+                f"The batch norm '{node.target}' cannot be folded into a convolution of its own "
+                "right before it, as `qat` has to. Use `quantize` instead of `qat`."
+            )
     return graph
 
 
@@ -147,9 +148,21 @@ def module_of(node: fx.Node, network: nn.Module) -> nn.Module | None:
 
 
 def norm_of(node: fx.Node, network: nn.Module) -> nn.BatchNorm2d | None:
-    """Return the batch norm that an operation is, if it is one."""
+    """Return the batch norm that an operation is, if it is one and does nothing else."""
     module = module_of(node, network)
-    return module if isinstance(module, nn.BatchNorm2d) else None
+    return module if type(module) is nn.BatchNorm2d else None
+
+
+def _folds(node: fx.Node, network: Network) -> bool:
+    """Tell whether an operation is a plain batch norm, alone behind a convolution."""
+    norm, source = norm_of(node, network), node.args[0]
+    return (
+        norm is not None
+        and norm.running_mean is not None
+        and isinstance(source, fx.Node)
+        and len(source.users) == 1
+        and isinstance(module_of(source, network), nn.Conv2d)
+    )
 
 
 def _operators(node: fx.Node, network: Network) -> tuple[str, ...]:
