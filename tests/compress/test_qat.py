@@ -88,9 +88,13 @@ def run(data: bytes, batch: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("float_input", [True, False])
-@pytest.mark.parametrize("architecture", [SMALL, PAPER, NPR], ids=["small", "paper", "npr"])
+@pytest.mark.parametrize(
+    ("architecture", "ties"),
+    [(SMALL, 0.02), (PAPER, 0.25), (NPR, 0.02)],
+    ids=["small", "paper", "npr"],
+)
 def test_training_computes_what_the_file_computes(
-    architecture: Architecture, float_input: bool
+    architecture: Architecture, ties: float, float_input: bool
 ) -> None:
     detector = settled(architecture)
     network, file = mirrored(detector, float_input=float_input)
@@ -99,8 +103,9 @@ def test_training_computes_what_the_file_computes(
         exact = detector.network(torch.from_numpy(batch)).numpy()
         ours = network.eval()(torch.from_numpy(batch)).numpy()
     theirs = run(file, batch)
-    # what is left are ties between two grid points, which fall by the last bit of a float
-    assert np.abs(ours - theirs).mean() < 0.25 * np.abs(exact - theirs).mean()
+    # What is left are ties between two grid points, which fall by the last bit of a float; more of
+    # them in a deeper network. One rounding forgotten in any place makes three times as much.
+    assert np.abs(ours - theirs).mean() < ties * np.abs(exact - theirs).mean()
     # nothing is normalized by a batch's own statistics: training looks as it does afterwards
     with torch.no_grad():
         assert torch.equal(network.train()(torch.from_numpy(batch)), torch.from_numpy(ours))
