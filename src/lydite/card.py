@@ -148,19 +148,20 @@ Edit = Annotated[KeepChannels | MaskWeights | Factorization, Field(discriminator
 
 
 class Quantization(Frozen):
-    """Integer arithmetic of the exported file.
+    """Numbers of fewer bits in the exported file.
 
     Attributes:
         scheme: "linear-int8" (the paper's: weights of linear layers in int8, activations quantized
             on the fly) or "static-int8" (all convolutions and linear layers, QDQ, uint8
-            activations and int8 weights).
+            activations and int8 weights) compute in integers; "weight-int8", "float16" and
+            "bfloat16" store weights that small and compute in float32.
         ranges: for "static-int8", the calibrated (low, high) of each tensor of the exported float
             graph, by the tensor's name.
         calibration: digest of the images that the ranges were measured on.
         n: how many images.
     """
 
-    scheme: Literal["linear-int8", "static-int8"]
+    scheme: Literal["linear-int8", "static-int8", "weight-int8", "float16", "bfloat16"]
     ranges: dict[str, tuple[float, float]] = {}
     calibration: Sha256 | None = None
     n: int = 0
@@ -235,7 +236,7 @@ class Card(Frozen):
         edits: structural edits, replayed in order when the network is rebuilt.
         preprocess: how an image becomes input.
         score: what the number means.
-        quantization: integer arithmetic of the exported file, if any.
+        quantization: fewer bits in the exported file, if any.
         key: digest of the recipe so far and of its data; what the cache goes by.
         parent: key of the detector this one was made from.
         steps: the steps that made it, first to last, as they stand in a recipe.

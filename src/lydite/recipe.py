@@ -34,6 +34,7 @@ STEP_MODULES = (
     "lydite.compress.factorize",
     "lydite.compress.distill",
     "lydite.compress.quantize",
+    "lydite.compress.qat",
     "lydite.transfer.finetune",
 )
 
@@ -108,8 +109,8 @@ class Step(Frozen):
         """
         if stage.quantized:
             raise ConfigError(
-                f"`{self.kind}` cannot follow `quantize`: integer weights are final. "
-                "Put `quantize` last."
+                f"`{self.kind}` cannot follow `quantize` or `qat`: what they give is final. "
+                "Put that step last."
             )
 
     def outline(self, detector: Detector) -> Detector:

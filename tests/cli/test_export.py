@@ -75,3 +75,21 @@ def test_refusals_write_nothing(folder: Path, capsys: pytest.CaptureFixture[str]
     captured = capsys.readouterr()
     assert "conv_99" in captured.out + captured.err
     assert ONNX_NAME not in load_card(folder).files
+
+
+def test_layers_are_compared_one_by_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(folder), "--layers"]) == 2
+    assert "`--layers` compares a quantized file" in capsys.readouterr().err
+    detector = Detector.load(folder)
+    detector.evolve(quantization=Quantization(scheme="weight-int8")).save(folder)
+    assert main(["export", str(folder), "--layers", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    header = next(line for line in lines if line.startswith("layer"))
+    assert header.split()[:5] == ["layer", "weight", "multiplies", "SQNR", "dB"]
+    assert "0 of 3 layers multiply integers in the file" in lines[-1]
+    assert main(["export", str(folder), "--layers", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)["layer_report"]
+    assert [layer["name"] for layer in report["layers"]] == ["conv_0", "conv_1", "conv_2"]
+    assert report["layers"][0]["sqnr_db"] is None
+    assert report["layers"][1]["sqnr_db"] > 30
+    assert report["n"] == 64

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from lydite.card import ONNX_NAME
-from lydite.cli.output import emit
+from lydite.cli.output import emit, table
 from lydite.files import sha256_bytes
 
 if TYPE_CHECKING:
     from cyclopts import App
 
     from lydite.detector import Detector
+    from lydite.export.layer_error import LayerReport
     from lydite.export.parity import Parity
 
 #: images, or synthetic tiles, that the file must agree on
@@ -33,12 +34,13 @@ def export(
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     check: Path | None = None,
     max_flips: float | None = None,
+    layers: bool = False,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
     """Export a detector for prediction, and check that the file answers like the network.
 
-    A float32 file that differs by more than rounding is not written. An int8 file differs by
+    A float32 file that differs by more than rounding is not written. A quantized file differs by
     nature: how many decisions changed is reported, and `--max-flips` sets a limit.
 
     Parameters
@@ -50,7 +52,11 @@ def export(
     check
         A manifest whose images the file must agree on; synthetic tiles unless given.
     max_flips
-        Largest share of decisions that int8 may change, 0 to 1; beyond it nothing is written.
+        Largest share of decisions that quantization may change, 0 to 1; beyond it nothing is
+        written.
+    layers
+        Compare the quantized file with its float form layer by layer, on the same tiles, and say
+        which layers really multiply integers.
     dry_run
         Export and check, but write nothing.
     json
@@ -64,13 +70,16 @@ def export(
     loaded = Detector.load(detector)
     data = export_bytes(loaded)
     tiles = _tiles(loaded, check)
+    report = _layers(loaded, data, tiles) if layers else None
     parity = require_parity(check_parity(loaded, data, tiles), max_flips)
     folder = out or detector
     if not dry_run:
         replace(loaded, files=(loaded.files or {}) | {ONNX_NAME: data}).save(folder)
     value = _value(loaded, data, parity, folder, written=not dry_run)
     value["checked_on"] = "synthetic tiles" if check is None else str(check)
-    emit(value, json, lambda: _text(value))
+    if report is not None:
+        value["layer_report"] = report.to_json()
+    emit(value, json, lambda: _text(value) + (_layer_text(report) if report else ""))
 
 
 def _fraction(value: float | None) -> float | None:
@@ -95,6 +104,43 @@ def _tiles(detector: Detector, check: Path | None) -> Any:
     from lydite.data.manifest import Manifest
 
     return manifest_tiles(detector, Manifest.read(check), CHECK_IMAGES)
+
+
+def _layers(detector: Detector, data: bytes, tiles: Any) -> LayerReport:
+    """Compare a quantized file with the float file of the same detector.
+
+    Raises:
+        ConfigError: the detector is not quantized.
+    """
+    from lydite.errors import ConfigError
+    from lydite.export.layer_error import layer_errors
+    from lydite.export.onnx import to_onnx
+
+    quantization = detector.card.quantization
+    if quantization is None:
+        raise ConfigError(
+            f"`--layers` compares a quantized file with its float form, and {detector.card.name} "
+            "is not quantized. Put `quantize` or `qat` last in its recipe."
+        )
+    plain = to_onnx(detector.network, detector.card.architecture.input_size)
+    return layer_errors(plain, data, quantization, tiles)
+
+
+def _layer_text(report: LayerReport) -> str:
+    """Return a table of the layers and the verdict, on lines of their own."""
+    rows = [
+        (
+            layer.name,
+            layer.weight,
+            "integer" if layer.integer else "float",
+            None if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}",
+            f"{layer.relative_error:.2%}",
+            None if layer.weight_error is None else f"{layer.weight_error:.2%}",
+        )
+        for layer in report.layers
+    ]
+    headers = ("layer", "weight", "multiplies", "SQNR dB", "output error", "weight error")
+    return f"\n\n{table(headers, rows)}\n\n{report.verdict}"
 
 
 def _value(

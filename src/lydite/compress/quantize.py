@@ -1,4 +1,4 @@
-"""The step `quantize`: integer arithmetic for the exported file (the paper's CQ, and full int8)."""
+"""The step `quantize`: fewer bits in the exported file (the paper's CQ, full int8, half floats)."""
 
 from __future__ import annotations
 
@@ -17,25 +17,35 @@ from lydite.detector import Detector
 from lydite.errors import DataError
 from lydite.export.calibrate import Method, calibrate
 from lydite.export.onnx import to_onnx
+from lydite.export.weights_only import require_bfloat16
 from lydite.recipe import STEPS, Context, Stage, Step
 from lydite.training.loop import require_trained
 
-LINEAR_NOTE = (
-    "quantize with linear-int8 shrinks linear layers alone; convolutions stay float32 "
-    "(static-int8 covers both)."
-)
+#: what the plan tells about a scheme
+NOTES = {
+    "linear-int8": (
+        "quantize with linear-int8 shrinks linear layers alone; convolutions stay float32 "
+        "(static-int8 covers both)."
+    ),
+    "weight-int8": (
+        "quantize with weight-int8 makes the file smaller but not faster: weights become float32 "
+        "again at every call (static-int8 is both)."
+    ),
+}
 
 
 @STEPS.add("quantize")
 class Quantize(Step):
-    """Prepare a detector for integer arithmetic; the stored weights stay float32.
+    """Prepare a detector for a file of fewer bits; the stored weights stay float32.
 
     What the exported file needs is measured here, once, and recorded in the card, so that exporting
     takes no data and gives the same file everywhere.
 
     Attributes:
         scheme: "static-int8": convolutions and linear layers; "linear-int8": the paper's, linear
-            layers only.
+            layers only. These are faster as well. "weight-int8", "float16" and "bfloat16" store the
+            weights of all learned layers that small and compute in float32: a quarter or half of
+            the file, and no calibration.
         images: how many training images to measure activations on, half of them of each class
             ("static-int8" only).
         method: how ranges follow from the measured values, see `calibrate`.
@@ -45,23 +55,27 @@ class Quantize(Step):
 
     kind: ClassVar[str] = "quantize"
 
-    scheme: Literal["static-int8", "linear-int8"] = "static-int8"
+    scheme: Literal["static-int8", "linear-int8", "weight-int8", "float16", "bfloat16"] = (
+        "static-int8"
+    )
     images: Annotated[int, Field(ge=2, le=100_000)] = 64
     method: Method = "minmax"
     float_input: bool = True
 
     def check(self, stage: Stage) -> None:
-        """Refuse an untrained network; nothing may follow."""
+        """Refuse an untrained network, and bfloat16 where it does not run; nothing may follow."""
         super().check(stage)
         require_trained(self, stage, "the ranges of random activations mean nothing.")
+        if self.scheme == "bfloat16":
+            require_bfloat16()
         stage.quantized = True
-        if self.scheme == "linear-int8":
-            stage.notes.append(LINEAR_NOTE)
+        if self.scheme in NOTES:
+            stage.notes.append(NOTES[self.scheme])
 
     def run(self, parent: Detector, context: Context) -> Detector:
         """Return the detector with its quantization in the card.
 
-        The meaning of the score is reset: integer scores are fitted anew.
+        The meaning of the score is reset: quantized scores are fitted anew.
 
         Raises:
             DataError: the training images lack a class.
@@ -71,7 +85,7 @@ class Quantize(Step):
         if self.scheme == "static-int8":
             chosen = balanced_sample(context.train, self.images, context.seed)
             data = to_onnx(parent.network, parent.card.architecture.input_size)
-            batches = _batches(chosen, parent.card.preprocess, context)
+            batches = calibration_tiles(chosen, parent.card.preprocess, context, self.kind)
             quantization = Quantization(
                 scheme=self.scheme,
                 ranges=calibrate(data, batches, self.method, float_input=self.float_input),
@@ -107,10 +121,10 @@ def balanced_sample(manifest: Manifest, count: int, seed: int) -> Manifest:
     return Manifest(readable.table.take(sorted(chosen)), readable.root)
 
 
-def _batches(
-    images: Manifest, preprocess: Preprocess, context: Context
+def calibration_tiles(
+    images: Manifest, preprocess: Preprocess, context: Context, what: str
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield the tiles of each image, preprocessed."""
+    """Yield the tiles of each image, preprocessed, (T, 3, S, S); progress is told about `what`."""
     for done, row in enumerate(images.rows(), start=1):
         yield prepare(decode(row.file), preprocess)
-        context.progress("quantize", done, len(images), "calibrating")
+        context.progress(what, done, len(images), "calibrating")

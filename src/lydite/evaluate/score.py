@@ -155,8 +155,8 @@ def _chosen(detector: Detector, runtime: Runtime) -> Literal["torch", "onnxrunti
         raise ConfigError(f"Unknown runtime {runtime!r}. Allowed: auto, torch, onnxruntime.")
     if runtime == "torch" and detector.card.quantization:
         raise ConfigError(
-            f"{detector.card.name} is quantized: its integer arithmetic exists in the exported "
-            "file only. Use the runtime onnxruntime."
+            f"{detector.card.name} is quantized: its arithmetic exists in the exported file "
+            "only. Use the runtime onnxruntime."
         )
     return runtime
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ import onnx
 
 _INTEGER_OPS = frozenset({"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QGemm"})
 _FLOAT_OPS = frozenset({"Conv", "Gemm", "MatMul"})
+#: what onnxruntime makes of integer layers when it opens a file
+_FUSED_OPS = _INTEGER_OPS | {"DynamicQuantizeMatMul", "MatMulIntegerToFloat"}
 
 
 @dataclass(frozen=True)
@@ -75,5 +79,29 @@ def inspect_quantized(data: bytes) -> Inspection:
     sizes: Counter[str] = Counter()
     for tensor in graph.initializer:
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
-        sizes[dtype.name] += int(np.prod(tensor.dims, dtype=np.int64)) * dtype.itemsize
+        name, width = dtype.name, dtype.itemsize
+        if tensor.data_type == onnx.TensorProto.BFLOAT16:
+            name, width = "bfloat16", 2  # numpy itself has no such type
+        sizes[name] += int(np.prod(tensor.dims, dtype=np.int64)) * width
     return Inspection(layers, dict(sorted(sizes.items())), len(data))
+
+
+def integer_kernels(data: bytes) -> int:
+    """Return how many layers the installed onnxruntime really runs in integer kernels.
+
+    A file only says that a layer could be: the runtime decides when it opens the file. This asks
+    for what it decided.
+
+    Args:
+        data: the file.
+    """
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory(prefix="lydite-") as folder:
+        path = Path(folder) / "optimized.onnx"
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(path)
+        options.log_severity_level = 4
+        onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        nodes = onnx.load(path).graph.node
+    return sum(node.op_type in _FUSED_OPS for node in nodes)

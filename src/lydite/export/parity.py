@@ -38,7 +38,8 @@ class Parity:
         flips: tiles that the file decides differently.
         firm_flips: those of them whose z is farther than the float bound from the threshold, so
             that rounding alone does not explain them.
-        quantized: the file computes in integers; differences are the price, not a fault.
+        quantized: the file's weights or arithmetic have fewer bits; differences are the price, not
+            a fault.
     """
 
     n: int
@@ -93,7 +94,7 @@ def compare(
         reference: (N, 2), the network's.
         answer: (N, 2), the file's.
         threshold: z at which the decision turns.
-        quantized: the file computes in integers.
+        quantized: the file's weights or arithmetic have fewer bits.
     """
     difference = np.abs(answer.astype(np.float64) - reference)
     scale = float(np.abs(reference).max())
@@ -115,12 +116,12 @@ def compare(
 def require_parity(parity: Parity, max_flips: float | None = None) -> Parity:
     """Refuse an exported file that answers differently; return the parity where it does not.
 
-    A float32 file must agree up to rounding. An integer file differs by nature: it is refused only
+    A float32 file must agree up to rounding. A quantized file differs by nature: it is refused only
     where more than `max_flips` of its decisions changed.
 
     Args:
         parity: of `check_parity`.
-        max_flips: largest share of changed decisions of an integer file; None only reports.
+        max_flips: largest share of changed decisions of a quantized file; None only reports.
 
     Raises:
         ParityError: beyond the bound.
@@ -128,9 +129,9 @@ def require_parity(parity: Parity, max_flips: float | None = None) -> Parity:
     if parity.quantized:
         if max_flips is not None and parity.flip_share > max_flips:
             raise ParityError(
-                f"The int8 file decides {parity.flips} of {parity.n} tiles differently; at most "
-                f"{max_flips:.1%} are allowed. Calibrate on more images (`images`), try another "
-                "`method`, keep `float_input` on, or export float32."
+                f"The quantized file decides {parity.flips} of {parity.n} tiles differently; at "
+                f"most {max_flips:.1%} are allowed. Calibrate on more images (`images`), try "
+                "another `method`, keep `float_input` on, train with `qat`, or export float32."
             )
         return parity
     if not parity.max_abs <= parity.bound or parity.firm_flips:

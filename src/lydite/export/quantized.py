@@ -1,9 +1,11 @@
 """Integer arithmetic in an exported file, rebuilt from what the card says and from nothing else.
 
-Two schemes. "linear-int8" is the paper's CQ (arXiv 2504.21066): the weights of linear layers
-become int8, their inputs are quantized while the file runs. "static-int8" covers convolutions too:
-activations are uint8 with ranges measured beforehand, weights int8 with a scale per channel, in
-the QDQ form of Jacob et al. 2018 (arXiv 1712.05877) that every runtime understands.
+Two schemes compute in integers. "linear-int8" is the paper's CQ (arXiv 2504.21066): the weights of
+linear layers become int8, their inputs are quantized while the file runs. "static-int8" covers
+convolutions too: activations are uint8 with ranges measured beforehand, weights int8 with a scale
+per channel, in
+the QDQ form of Jacob et al. 2018 (arXiv 1712.05877) that every runtime understands. The schemes
+that only store weights in fewer bits are in `weights_only`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import onnx
 from lydite.card import Quantization
 from lydite.errors import CardError
 from lydite.export.onnx import CONSTANT, quiet, serialize
+from lydite.export.weights_only import store_weights
 
 #: what "static-int8" may run in integers; other operators stay float between DQ and Q
 STATIC_OPS = (
@@ -32,14 +35,16 @@ Ranges = dict[str, tuple[float, float]]
 
 
 def apply_quantization(data: bytes, quantization: Quantization) -> bytes:
-    """Return a float32 ONNX file in the integer form that a card describes.
+    """Return a float32 ONNX file in the form that a card's quantization describes.
 
     Raises:
-        CardError: the ranges do not belong to this graph.
+        CardError: the ranges do not belong to this graph, or a weight is too large for float16.
     """
     if quantization.scheme == "linear-int8":
         return quantize_linear(data)
-    return quantize_static(data, quantization.ranges)
+    if quantization.scheme == "static-int8":
+        return quantize_static(data, quantization.ranges)
+    return store_weights(data, quantization.scheme)
 
 
 def quantize_linear(data: bytes) -> bytes:
