@@ -95,6 +95,14 @@ class Step(Frozen):
     kind: ClassVar[str]
     #: raised when the same configuration would give another result than before
     version: ClassVar[int] = 1
+    #: fields that this version did not have from its beginning; at their defaults, where the result
+    #: is as it was without them, they are left out of the entry, so that keys stay as they were
+    added: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def together(self) -> bool:
+        """Whether every process of a team has to run it, rather than the leader alone."""
+        return False
 
     def check(self, stage: Stage) -> None:
         """Refuse an impossible order, and update what is known, in place.
@@ -127,8 +135,10 @@ class Step(Frozen):
         raise NotImplementedError
 
     def spec(self) -> dict[str, Any]:
-        """Return the step as it stands in a recipe: {kind: {every field}}."""
-        return {self.kind: self.model_dump(mode="json")}
+        """Return the step as it stands in a recipe: {kind: {every field}}; see `added`."""
+        fields = type(self).model_fields
+        same = {name for name in self.added if getattr(self, name) == fields[name].default}
+        return {self.kind: self.model_dump(mode="json", exclude=same)}
 
     def key(self, parent: str, data: dict[str, str], seed: int) -> str:
         """Return the cache key of this step's result.

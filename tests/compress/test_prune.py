@@ -11,16 +11,10 @@ import pytest
 import torch
 
 from lydite.card import Architecture, KeepChannels, MaskWeights, ScoreMeaning
-from lydite.compress.channels import (
-    ParameterCount,
-    group_scores,
-    l1_scores,
-    l2_scores,
-    plan_channels,
-    top_channels,
-)
+from lydite.compress.channels import group_scores, l1_scores, l2_scores, top_channels
 from lydite.compress.mask import Mask, smallest
 from lydite.compress.prune import Prune, prune_edits
+from lydite.compress.widths import ParameterCount, plan_channels
 from lydite.detector import Detector
 from lydite.errors import ConfigError
 from lydite.models import NETWORKS, Network, build
@@ -220,11 +214,6 @@ def test_the_outline_has_the_size_after_pruning() -> None:
     start = Detector.start(Architecture(network="paper-student-1.8m", input_size=64))
     outline = Prune(rate=0.9).outline(start)
     assert count_parameters(outline.network) <= 0.1 * count_parameters(start.network)
-
-
-def test_timm_network_is_refused_before_work() -> None:
-    with pytest.raises(ConfigError, match="timm/resnet18"):
-        Prune(rate=0.5).check(Stage("timm/resnet18", trained=True))
 
 
 @pytest.mark.parametrize("kind", [Prune, Mask])

@@ -65,6 +65,7 @@ EXTRAS: dict[str, str] = {
     "psutil": "train",
     "threadpoolctl": "train",
     "timm": "timm",
+    "torch_pruning": "timm",
 }
 
 #: stands for a lone dash, which cyclopts takes for an option; no path can hold this character

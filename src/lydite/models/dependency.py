@@ -125,7 +125,9 @@ class _Part:
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             return [(f"{name}.{t}", 0) for t in _NORM_TENSORS if getattr(module, t) is not None]
         if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
-            return [(f"{name}.{t}", 0) for t in ("weight", "bias") if getattr(module, t) is not None]
+            return [
+                (f"{name}.{t}", 0) for t in ("weight", "bias") if getattr(module, t) is not None
+            ]
         depthwise = isinstance(module, nn.Conv2d) and is_depthwise(module)
         if isinstance(module, nn.Conv2d) and module.groups > 1:
             if not depthwise or module.out_channels != module.in_channels:

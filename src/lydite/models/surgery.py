@@ -16,7 +16,6 @@ from lydite.errors import CardError, unknown_name
 from lydite.models.chain import Depthwise
 from lydite.models.contract import ChannelGroup, Member, Network
 
-
 Edit = KeepChannels | KeepSlices | MaskWeights
 
 
@@ -156,9 +155,7 @@ def _check_channels(group: str, size: int, keep: Sequence[int]) -> None:
         )
 
 
-def _cut_all_(
-    network: Network, members: Iterable[Member], size: int, keep: Sequence[int]
-) -> None:
+def _cut_all_(network: Network, members: Iterable[Member], size: int, keep: Sequence[int]) -> None:
     """Cut every tensor along a group's channels, each dimension once, and renumber its layer."""
     along: dict[tuple[str, int], list[Member]] = {}
     for member in members:

@@ -96,7 +96,7 @@ def execute(recipe: Recipe, data: Learning, cache: Cache, options: Options) -> M
         if not cached and team.leads:
             named = _named(options.progress, recipe.name)
             done = _do(step, key, detector, data, cache, options, named)
-        elif not cached and isinstance(step, TrainSettings):
+        elif not cached and (step.together or isinstance(step, TrainSettings)):
             step.run(detector, _context(key, data, cache, options, silent))
         team.agree(True)  # from here on the leader's result can be loaded
         done = done or cache.load(key)
