@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from lydite.card import Architecture
-from lydite.compress.prune import prune_edits
 from lydite.errors import ConfigError, MissingExtraError
 from lydite.models import build
 from lydite.models.cost import count_macs, count_parameters
@@ -51,13 +50,6 @@ def test_only_listed_names_are_made(name: str) -> None:
 def test_unknown_config_is_refused() -> None:
     with pytest.raises(ConfigError, match="`pretrained`"):
         build(Architecture(network="timm/resnet18", config={"pretrained": True}))
-
-
-@needs_timm
-def test_pruning_is_refused() -> None:
-    network = build(Architecture(network="timm/mobilenetv4_conv_small"))
-    with pytest.raises(ConfigError, match="cannot remove channels of timm networks"):
-        prune_edits(network, 0.5)
 
 
 def test_missing_timm_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

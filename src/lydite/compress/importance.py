@@ -13,6 +13,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -181,24 +182,16 @@ def gate_gradients(
         ConfigError: a layer that reads a group is not called as a layer of its own.
     """
     gates = {
-        group.name: torch.ones(len(images), group.size, device=images.device, requires_grad=True)
+        group.name: torch.ones(len(images), group.size).to(images).requires_grad_()
         for group in groups
     }
     with _gated(network, groups, gates), torch.enable_grad():
-        loss = F.cross_entropy(network(images).float(), targets, reduction="sum")
-        found: tuple[Tensor | None, ...] = torch.autograd.grad(
-            loss, list(gates.values()), allow_unused=True
-        )
-    silent = [name for name, gradient in zip(gates, found, strict=True) if gradient is None]
-    if silent:
-        raise ConfigError(
-            f"Scores from images cannot be taken of group '{silent[0]}' of this network of "
-            f"{network.family}: its readers do not run as layers. Use `score: l1`."
+        loss = F.cross_entropy(network(images), targets, reduction="sum")
+        found = torch.autograd.grad(
+            loss, list(gates.values()), allow_unused=True, materialize_grads=True
         )
     return {
-        name: gradient.double().cpu().numpy()
-        for name, gradient in zip(gates, found, strict=True)
-        if gradient is not None
+        name: gradient.double().cpu().numpy() for name, gradient in zip(gates, found, strict=True)
     }
 
 
@@ -206,25 +199,40 @@ def gate_gradients(
 def _gated(
     network: Network, groups: Sequence[ChannelGroup], gates: Mapping[str, Tensor]
 ) -> Iterator[None]:
-    """Multiply what every reader gets of a channel by its gate, as long as the block runs."""
+    """Multiply what every reader gets of a channel by its gate, as long as the block runs.
+
+    Raises:
+        ConfigError: a reader did not run as a layer, so its gates were passed by.
+    """
     hooks = []
+    waiting: set[str] = set()
     for group in groups:
         for member in group.members:
             if member.dim == 1:
-                layer = network.get_submodule(member.tensor.rpartition(".")[0])
-                hooks.append(layer.register_forward_pre_hook(_gate(gates[group.name], member)))
+                name = member.tensor.rpartition(".")[0]
+                hook = _gate(gates[group.name], member, partial(waiting.discard, name))
+                hooks.append(network.get_submodule(name).register_forward_pre_hook(hook))
+                waiting.add(name)
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in hooks:
+            handle.remove()
+    if waiting:
+        raise ConfigError(
+            f"Scores from images cannot be taken of this network of {network.family}: "
+            f"'{min(waiting)}' does not run as a layer of its own. Use `score: l1`."
+        )
 
 
-def _gate(gate: Tensor, member: Member) -> Callable[[nn.Module, tuple[Tensor, ...]], Tensor]:
-    """Return the hook of one reader."""
+def _gate(
+    gate: Tensor, member: Member, passed: Callable[[], None]
+) -> Callable[[nn.Module, tuple[Tensor, ...]], Tensor]:
+    """Return the hook of one reader, which tells `passed` that it ran."""
 
     def apply(layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         x = inputs[0]
+        passed()
         axis = 1 if isinstance(layer, nn.Conv2d) else x.dim() - 1
         if x.shape[0] != len(gate):
             raise ConfigError(

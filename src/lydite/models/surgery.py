@@ -75,8 +75,14 @@ def keep_slices_(network: Network, edit: KeepSlices) -> None:
     """Do the same with a group that the edit itself describes, in place.
 
     Raises:
-        CardError: a slice does not fit the network's tensors, or the channels do not fit the group.
+        CardError: a slice does not fit the network's tensors, the channels do not fit the group, or
+            the network knows its groups by name.
     """
+    if network.traced_size is None:
+        raise CardError(
+            f"The card cuts slices of group '{edit.group}', but networks of {network.family} are "
+            "cut by the names of their groups."
+        )
     _check_channels(edit.group, edit.size, edit.keep)
     tensors = network.state_dict()
     for part in edit.slices:
@@ -210,18 +216,20 @@ def is_depthwise(module: nn.Conv2d) -> bool:
 
 def _require_runs(network: Network) -> None:
     """Refuse a network that slices left in shapes that do not go together."""
-    size = network.traced_size or 64
-    training = network.training
+    assert network.traced_size is not None, "only such networks are cut by slices"
+    modes = {module: module.training for module in network.modules()}
     device = next(network.parameters()).device
+    x = torch.zeros(1, 3, network.traced_size, network.traced_size, device=device)
     try:
         with torch.no_grad():
-            shape = tuple(network.eval()(torch.zeros(1, 3, size, size, device=device)).shape)
-    except (RuntimeError, ValueError) as error:
+            shape = tuple(network.eval()(x).shape)
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         raise CardError(
             f"The network does not run after the card's cuts: {error}. The card is damaged, or "
-            "made for another version of the network."
+            "was made for another version of the network."
         ) from error
     finally:
-        network.train(training)
+        for module, mode in modes.items():
+            module.training = mode
     if shape != (1, 2):
         raise CardError(f"After the card's cuts the network gives {shape} instead of two logits.")
