@@ -23,7 +23,7 @@ from lydite.study.spec import Study
 study = Study.model_validate_json(Path(sys.argv[1]).read_text())
 results = run_study(study, StudyOptions(Path(sys.argv[2]), device="cpu"))
 # one write, so that two processes do not mix theirs
-sys.stdout.write(f"results {len(results)}\n")
+sys.stdout.write(f"results {len(results)}\\n")
 """
 
 
