@@ -95,9 +95,9 @@ class Step(Frozen):
     kind: ClassVar[str]
     #: raised when the same configuration would give another result than before
     version: ClassVar[int] = 1
-    #: fields that this version did not have from its beginning; at their defaults, where the result
-    #: is as it was without them, they are left out of the entry, so that keys stay as they were
-    added: ClassVar[tuple[str, ...]] = ()
+    #: fields that the entry leaves out while they have their defaults, so that a step which does
+    #: not use them has the same key with and without them
+    quiet: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def together(self) -> bool:
@@ -135,10 +135,10 @@ class Step(Frozen):
         raise NotImplementedError
 
     def spec(self) -> dict[str, Any]:
-        """Return the step as it stands in a recipe: {kind: {every field}}; see `added`."""
+        """Return the step as it stands in a recipe: {kind: {every field}}, less unused ones."""
         fields = type(self).model_fields
-        same = {name for name in self.added if getattr(self, name) == fields[name].default}
-        return {self.kind: self.model_dump(mode="json", exclude=same)}
+        unused = {name for name in self.quiet if getattr(self, name) == fields[name].default}
+        return {self.kind: self.model_dump(mode="json", exclude=unused)}
 
     def key(self, parent: str, data: dict[str, str], seed: int) -> str:
         """Return the cache key of this step's result.

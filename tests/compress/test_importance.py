@@ -13,12 +13,12 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from lydite.card import Architecture, Preprocess
+from lydite.compress.gates import gate_gradients
 from lydite.compress.importance import (
     Gates,
     channel_scores,
     domain_scores,
     fisher_scores,
-    gate_gradients,
     taylor_scores,
     watch_gates,
 )

@@ -16,12 +16,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 from lydite.card import Architecture, Preprocess, Quantization
 from lydite.cli import main
 from lydite.compress.channels import group_scores, top_channels
-from lydite.compress.sensitivity import (
-    Sensitivity,
-    choose_images,
-    measure_sensitivity,
-    write_sensitivity,
-)
+from lydite.compress.sensitivity import choose_images, measure_sensitivity
+from lydite.compress.sensitivity_result import Sensitivity, write_sensitivity
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.errors import ConfigError, DataError

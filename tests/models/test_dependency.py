@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lydite.card import Architecture, KeepSlices
-from lydite.compress.importance import gate_gradients
+from lydite.compress.gates import gate_gradients
 from lydite.compress.prune import Prune, prune_edits
 from lydite.detector import Detector
 from lydite.errors import ConfigError, MissingExtraError

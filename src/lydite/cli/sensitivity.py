@@ -12,7 +12,7 @@ from lydite.cli.output import emit, progress_reporter, table
 if TYPE_CHECKING:
     from cyclopts import App
 
-    from lydite.compress.sensitivity import Sensitivity
+    from lydite.compress.sensitivity_result import Sensitivity
 
 
 def register(app: App) -> None:
@@ -55,7 +55,8 @@ def sensitivity(
     from typing import get_args
 
     from lydite.compress.importance import Score
-    from lydite.compress.sensitivity import choose_images, measure_sensitivity, write_sensitivity
+    from lydite.compress.sensitivity import choose_images, measure_sensitivity
+    from lydite.compress.sensitivity_result import write_sensitivity
     from lydite.data.manifest import SPLITS, Manifest
     from lydite.detector import Detector
     from lydite.errors import ConfigError, FileError, unknown_name

@@ -111,7 +111,7 @@ class Mask(Step):
     """
 
     kind: ClassVar[str] = "mask"
-    added: ClassVar[tuple[str, ...]] = ("pattern",)
+    quiet: ClassVar[frozenset[str]] = frozenset({"pattern"})
 
     rate: Annotated[float, Field(gt=0, lt=1)]
     pattern: Pattern = "any"

@@ -11,14 +11,14 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from lydite.card import ScoreMeaning
+from lydite.card import Edit, ScoreMeaning
 from lydite.compress.channels import Floats, top_channels
 from lydite.compress.importance import DATA_SCORES, Gates, Score, channel_scores, watch_gates
 from lydite.compress.rounds import Widths, staged
 from lydite.compress.widths import ParameterCount, Scope
 from lydite.detector import Detector
 from lydite.models.contract import Network
-from lydite.models.surgery import Edit, edit_for, replay_
+from lydite.models.surgery import edit_for, replay_
 from lydite.recipe import STEPS, Context, Stage, Step
 from lydite.training.device import number_format
 from lydite.training.loop import fit, require_trained
@@ -113,7 +113,7 @@ class Prune(Step):
     """
 
     kind: ClassVar[str] = "prune"
-    added: ClassVar[tuple[str, ...]] = ("images", "rounds", "recover", "rates")
+    quiet: ClassVar[frozenset[str]] = frozenset({"images", "rounds", "recover", "rates"})
 
     rate: Annotated[float, Field(gt=0, lt=1)]
     score: Score = "l1"

@@ -9,113 +9,29 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from pydantic import Field
 
-from lydite.card import Fraction, Frozen, Sha256
 from lydite.compress.channels import Floats, top_channels
 from lydite.compress.importance import DATA_SCORES, Gates, Score, channel_scores, watch_gates
+from lydite.compress.sensitivity_result import Measures, Point, Sensitivity
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector, versions
 from lydite.errors import ConfigError, DataError
 from lydite.evaluate.metrics import accuracy, auc
 from lydite.evaluate.score import score_detector
-from lydite.files import digest, write_json
+from lydite.files import digest
 from lydite.models.contract import ChannelGroup
 from lydite.models.cost import count_parameters
 from lydite.models.surgery import edit_for, replay_
 from lydite.recipe import Progress, silent
 from lydite.training.device import number_format
 
-SENSITIVITY_VERSION = 1
 SHARES = (0.25, 0.5, 0.75, 0.9)
-
-
-class Measures(Frozen):
-    """What a detector is worth on the images.
-
-    Attributes:
-        auc: area under the ROC curve; None if a class has no usable image.
-        accuracy: of the forced decision, at the threshold of the whole detector.
-        loss: mean cross-entropy of the score.
-    """
-
-    auc: float | None
-    accuracy: float | None
-    loss: float | None
-
-
-class Point(Frozen):
-    """One group, pruned alone.
-
-    Attributes:
-        group: its name.
-        size: its channels before.
-        share: of its channels, which was to be removed.
-        kept: its channels after.
-        parameters: of the detector, after.
-        measures: of the detector, after.
-    """
-
-    group: str
-    size: int
-    share: Fraction
-    kept: int
-    parameters: int
-    measures: Measures
-
-
-class Sensitivity(Frozen):
-    """What pruning each group alone does to a detector.
-
-    Attributes:
-        format: always "lydite-sensitivity".
-        version: of this format.
-        detector: its name.
-        card_digest: of its card.
-        score: how channels were ranked.
-        seed: of the choice of images, and of random scores.
-        images: digest of the images it was measured on.
-        n: how many of them could be used.
-        unreadable: how many could not.
-        created: ISO time, UTC.
-        versions: of lydite and libraries.
-        parameters: of the whole detector.
-        whole: what the whole detector is worth.
-        points: every group at every share, input side first.
-    """
-
-    format: Literal["lydite-sensitivity"] = "lydite-sensitivity"
-    version: Annotated[int, Field(ge=1)] = SENSITIVITY_VERSION
-    detector: str
-    card_digest: Sha256
-    score: Score
-    seed: int
-    images: Sha256
-    n: int
-    unreadable: int
-    created: str
-    versions: dict[str, str]
-    parameters: int
-    whole: Measures
-    points: tuple[Point, ...]
-
-    def drop(self, point: Point, metric: Literal["auc", "accuracy", "loss"]) -> float | None:
-        """Return how much worse the detector is with this group pruned; None where undefined.
-
-        For "auc" and "accuracy" it is what is lost, for "loss" what is added.
-        """
-        before, after = getattr(self.whole, metric), getattr(point.measures, metric)
-        if before is None or after is None:
-            return None
-        return float(after - before if metric == "loss" else before - after)
 
 
 def measure_sensitivity(
@@ -207,17 +123,6 @@ def choose_images(manifest: Manifest, count: int, seed: int) -> Manifest:
         )
     chosen = real[: count // 2] + fake[: count - count // 2]
     return Manifest(readable.table.take(sorted(chosen)), readable.root)
-
-
-def write_sensitivity(folder: Path, result: Sensitivity) -> Path:
-    """Write a result under a name that no other has; existing files are never changed."""
-    stem = f"sensitivity-{result.score}-{result.card_digest[:10]}"
-    path, number = folder / f"{stem}.json", 1
-    while path.exists():
-        number += 1
-        path = folder / f"{stem}-{number}.json"
-    write_json(path, result.model_dump(mode="json"))
-    return path
 
 
 def _scores(

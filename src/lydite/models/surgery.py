@@ -11,12 +11,10 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from lydite.card import KeepChannels, KeepSlices, MaskWeights, Slice
+from lydite.card import Edit, KeepChannels, KeepSlices, MaskWeights, Slice
 from lydite.errors import CardError, unknown_name
 from lydite.models.chain import Depthwise
 from lydite.models.contract import ChannelGroup, Member, Network
-
-Edit = KeepChannels | KeepSlices | MaskWeights
 
 
 def replay_(network: Network, edits: Iterable[Edit]) -> None:

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from lydite.report.svg import COLORS, draw
 
 if TYPE_CHECKING:
-    from lydite.compress.sensitivity import Sensitivity
+    from lydite.compress.sensitivity_result import Sensitivity
 
 #: a drop of this much and more has the full color
 _FULL = 0.25
