@@ -49,6 +49,15 @@ def fix_digest(folder: Path) -> None:
     rewrite(folder, change)
 
 
+def conv_edit(**changes: Any) -> dict[str, Any]:
+    edit = {"op": "factorize_conv", "layer": "x", "method": "tucker2", "ranks": [1, 1]}
+    return edit | changes
+
+
+def linear_edit(**changes: Any) -> dict[str, Any]:
+    return {"op": "factorize_linear", "layer": "x", "rank": 1} | changes
+
+
 def test_round_trip(folder: Path) -> None:
     images = torch.randn(2, 3, 64, 64)
     before, after = Detector.start(TINY, seed=3).network.eval(), Detector.load(folder)
@@ -114,6 +123,13 @@ def test_one_changed_byte_is_refused(folder: Path, name: str, where: int) -> Non
         (lambda v: v["preprocess"].update(std=[0, 1, 1]), "std"),
         (lambda v: v.update(edits=[{"op": "run", "code": "1"}]), "edits"),
         (lambda v: v.update(edits=[{"op": "keep_channels", "group": "x", "keep": [3, 1]}]), "keep"),
+        (lambda v: v.update(edits=[conv_edit(method="cp")]), "method"),
+        (lambda v: v.update(edits=[conv_edit(ranks=[0, 1])]), "ranks"),
+        (lambda v: v.update(edits=[conv_edit(ranks=[1])]), r"tucker2 has 2 rank\(s\), not 1"),
+        (lambda v: v.update(edits=[conv_edit(method="spatial")]), r"spatial has 1 rank"),
+        (lambda v: v.update(edits=[linear_edit(rank=0)]), "rank"),
+        (lambda v: v.update(edits=[linear_edit(dropout=1.0)]), "dropout"),
+        (lambda v: v.update(edits=[linear_edit(bottleneck="tanh")]), "bottleneck"),
     ],
 )
 def test_foreign_cards_are_refused(
@@ -130,6 +146,9 @@ def test_foreign_cards_are_refused(
         {"op": "keep_channels", "group": "nowhere", "keep": [0]},
         {"op": "keep_channels", "group": "stem", "keep": [0, 10_000]},
         {"op": "mask_weights", "parameters": ["nowhere"]},
+        {"op": "factorize_linear", "layer": "patch", "rank": 1},
+        {"op": "factorize_conv", "layer": "nowhere", "method": "svd", "ranks": [1]},
+        {"op": "factorize_conv", "layer": "patch", "method": "svd", "ranks": [3]},
     ],
 )
 def test_edits_that_do_not_fit_are_refused(folder: Path, edit: dict[str, Any]) -> None:

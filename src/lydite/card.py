@@ -151,7 +151,49 @@ class MaskWeights(Frozen):
     parameters: tuple[str, ...]
 
 
-Edit = Annotated[KeepChannels | KeepSlices | MaskWeights, Field(discriminator="op")]
+class FactorizeLinear(Frozen):
+    """A structural edit: a linear layer becomes two, "reduce" to `rank` features and "expand".
+
+    Attributes:
+        layer: the layer's name in the network, such as "classifier.fc1".
+        rank: features between the two.
+        bottleneck: what lies between: nothing, or a ReLU and a dropout (the paper's variant).
+        dropout: probability of that dropout.
+    """
+
+    op: Literal["factorize_linear"] = "factorize_linear"
+    layer: str
+    rank: Annotated[int, Field(ge=1)]
+    bottleneck: Literal["none", "relu-dropout"] = "none"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class FactorizeConv(Frozen):
+    """A structural edit: a convolution becomes two or three smaller ones in a row.
+
+    Attributes:
+        layer: the layer's name in the network, such as "body.conv3".
+        method: "svd" (the kernel to `ranks[0]` channels, then 1x1), "tucker2" (1x1 to `ranks[0]`
+            channels, the kernel to `ranks[1]`, 1x1) or "spatial" (a column of the kernel to
+            `ranks[0]` channels, then a row).
+        ranks: channels between the factors.
+    """
+
+    op: Literal["factorize_conv"] = "factorize_conv"
+    layer: str
+    method: Literal["svd", "tucker2", "spatial"]
+    ranks: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=2)]
+
+    @model_validator(mode="after")
+    def _as_many_ranks_as_gaps(self) -> FactorizeConv:
+        wanted = 2 if self.method == "tucker2" else 1
+        if len(self.ranks) != wanted:
+            raise ValueError(f"{self.method} has {wanted} rank(s), not {len(self.ranks)}")
+        return self
+
+
+Factorization = FactorizeLinear | FactorizeConv
+Edit = Annotated[KeepChannels | KeepSlices | MaskWeights | Factorization, Field(discriminator="op")]
 
 
 class Quantization(Frozen):

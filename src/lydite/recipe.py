@@ -31,6 +31,7 @@ STEP_MODULES = (
     "lydite.training.loop",
     "lydite.compress.prune",
     "lydite.compress.mask",
+    "lydite.compress.factorize",
     "lydite.compress.distill",
     "lydite.compress.quantize",
     "lydite.transfer.finetune",
@@ -140,6 +141,22 @@ class Step(Frozen):
         unused = {name for name in self.quiet if getattr(self, name) == fields[name].default}
         return {self.kind: self.model_dump(mode="json", exclude=unused)}
 
+    def material(self) -> dict[str, Any]:
+        """Return digests of what the step reads besides its parent and the data, by role.
+
+        Raises:
+            LyditeError: something that the step names is missing or damaged.
+        """
+        return {}
+
+    def further_images(self) -> frozenset[str]:
+        """Return the SHA-256 of every image that the step learns from besides the training split.
+
+        Raises:
+            LyditeError: they cannot be read.
+        """
+        return frozenset()
+
     def key(self, parent: str, data: dict[str, str], seed: int) -> str:
         """Return the cache key of this step's result.
 
@@ -148,6 +165,7 @@ class Step(Frozen):
             data: digests of the selections, by role.
             seed: of the recipe.
         """
+        material = self.material()
         return digest(
             {
                 "step": self.spec(),
@@ -155,6 +173,7 @@ class Step(Frozen):
                 "parent": parent,
                 "data": data,
                 "seed": seed,
+                **({"material": material} if material else {}),
             }
         )
 

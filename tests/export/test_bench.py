@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 
 import pytest
 
@@ -11,6 +12,7 @@ from lydite.detector import Detector
 from lydite.errors import CardError, ConfigError
 from lydite.export import bench as module
 from lydite.export.bench import bench
+from lydite.export.memory import peak_memory_bytes
 from lydite.export.onnx import export
 
 
@@ -55,6 +57,8 @@ def test_rows_of_a_known_clock(fake: FakeClock) -> None:
     assert [row.median_ms for row in rows] == [8.0, 2.0]
     assert [row.p95_ms for row in rows] == [80.0, 20.0]
     assert [row.ratio for row in rows] == [1.0, 4.0]
+    assert [row.tiles_per_s for row in rows] == [125.0, 500.0]
+    assert [row.peak_memory_bytes for row in rows] == [None, None]
     assert [row.size_bytes for row in rows] == [8, 2]
     assert {(row.n, row.warmup, row.threads, row.batch) for row in rows} == {(40, 10, 1, 1)}
     assert set(rows[0].versions) == {"onnxruntime", "python"}
@@ -91,6 +95,40 @@ def test_a_real_file_runs(model: bytes) -> None:
     assert [row.size_bytes for row in rows] == [len(model)] * 2
     assert all(0 < row.median_ms <= row.p95_ms for row in rows)
     assert rows[0].ratio == 1.0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin threads")
+def test_threads_are_pinned_while_it_runs_and_free_again_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    allowed = os.sched_getaffinity(0)
+    seen: list[set[int]] = []
+
+    def call(*_args: object) -> object:
+        return lambda: seen.append(os.sched_getaffinity(0))
+
+    monkeypatch.setattr(module, "_call", call)
+    (row,) = bench({"a": b"1"}, 64, warmup=0, repeats=1, threads=1)
+    assert row.pinned
+    assert [len(s) for s in seen] == [1]
+    assert os.sched_getaffinity(0) == allowed
+
+
+def test_memory_grows_with_the_weights_and_the_input() -> None:
+    wide = {"widths": [64, 256], "blocks": 2}
+    tiny = {"widths": [2], "blocks": 0}
+    files = [
+        export(Detector.start(Architecture(network="lydite-small", input_size=32, config=config)))
+        for config in (tiny, wide)
+    ]
+    small, large = (peak_memory_bytes("a file", data, 32) for data in files)
+    assert large > small + len(files[1]) - len(files[0])
+    assert peak_memory_bytes("a file", files[0], 32, batch=512) > small + 512 * 3 * 32 * 32 * 4
+
+
+def test_memory_of_a_broken_file_is_an_error() -> None:
+    with pytest.raises(CardError, match="The memory of broken cannot be measured"):
+        peak_memory_bytes("broken", b"\x08\xff", 32)
 
 
 @pytest.mark.parametrize(

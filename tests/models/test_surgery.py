@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from lydite.card import Architecture, Card, KeepChannels, KeepSlices, MaskWeights, Slice
+from lydite.card import (
+    Architecture,
+    Card,
+    FactorizeConv,
+    FactorizeLinear,
+    KeepChannels,
+    KeepSlices,
+    MaskWeights,
+    Slice,
+)
 from lydite.errors import CardError
 from lydite.models import Network, build
 from lydite.models.contract import ChannelGroup, Member
@@ -108,6 +118,132 @@ def test_masks_mark_what_may_change() -> None:
     assert (~masks["patch.weight"]).sum() == 5
     assert not masks["patch.weight"][0, :5].any()
     assert masks_of(network, EDITS) == {}
+
+
+# ----------------------------------------------------------------------- factorized layers
+
+
+def paper() -> Network:
+    torch.manual_seed(0)
+    return build(Architecture(network="paper-student-0.44m")).eval()
+
+
+def shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def test_stride_padding_and_bias_go_to_the_right_factor() -> None:
+    class One(Network):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 6, (3, 5), stride=(2, 1), padding=(1, 2), dilation=(1, 2))
+
+    def settings(method: Any, ranks: tuple[int, ...]) -> list[Any]:
+        network = One()
+        replay_(network, [FactorizeConv(layer="conv", method=method, ranks=ranks)])
+        return [
+            (m.kernel_size, m.stride, m.padding, m.dilation, m.bias is not None)
+            for m in network.conv.children()
+        ]
+
+    plain = ((1, 1), (1, 1), (0, 0), (1, 1))
+    whole = ((3, 5), (2, 1), (1, 2), (1, 2))
+    assert settings("svd", (3,)) == [(*whole, False), (*plain, True)]
+    assert settings("tucker2", (2, 3)) == [(*plain, False), (*whole, False), (*plain, True)]
+    assert settings("spatial", (3,)) == [
+        ((3, 1), (2, 1), (1, 0), (1, 1), False),
+        ((1, 5), (1, 1), (0, 2), (1, 2), True),
+    ]
+
+
+def test_the_factors_of_a_card_are_rebuilt_without_random_numbers() -> None:
+    network, state = paper(), torch.get_rng_state()
+    edits = [
+        FactorizeLinear(layer="classifier.fc1", rank=6, bottleneck="relu-dropout", dropout=0.25),
+        FactorizeConv(layer="body.point5", method="svd", ranks=(7,)),
+        KeepChannels(group="fc1.reduce", keep=(0, 2, 5)),
+        KeepChannels(group="point5.reduce", keep=(1,)),
+    ]
+    replay_(network, edits)
+    assert torch.equal(torch.get_rng_state(), state)
+    found = shapes(network)
+    assert found["classifier.fc1.reduce.weight"] == (3, 256)
+    assert found["classifier.fc1.expand.weight"] == (128, 3)
+    assert found["body.point5.reduce.weight"] == (1, 128, 1, 1)
+    assert found["body.point5.expand.weight"] == (64, 1, 1, 1)
+    assert not network.get_parameter("classifier.fc1.expand.bias").any()
+    assert network.get_submodule("classifier.fc1.dropout").p == 0.25
+    assert not any(module.training for module in network.modules())
+
+
+def test_frozen_layers_have_frozen_factors() -> None:
+    network = small().requires_grad_(False)
+    replay_(network, [FactorizeConv(layer="body.1.conv", method="spatial", ranks=(2,))])
+    assert not any(p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (FactorizeLinear(layer="classifier.fc9", rank=1), "Did you mean 'classifier.fc1'"),
+        (FactorizeLinear(layer="", rank=1), "Unknown layer ''"),
+        (FactorizeLinear(layer="classifier.__class__", rank=1), "Unknown layer"),
+        (FactorizeLinear(layer="body.bn1", rank=1), "Unknown layer 'body.bn1'"),
+        (FactorizeLinear(layer="body.point1", rank=1), "does not fit 'body.point1'.*Conv2d"),
+        (FactorizeConv(layer="classifier.fc1", method="svd", ranks=(1,)), "does not fit"),
+        (FactorizeConv(layer="body.spatial3", method="svd", ranks=(1,)), "is a Depthwise"),
+        (FactorizeLinear(layer="classifier.fc1", rank=129), "must be 1 to 128 for svd. Got 129"),
+        (FactorizeLinear(layer="classifier.fc1", rank=10**12), "must be 1 to 128"),
+        (
+            FactorizeConv(layer="body.point1", method="tucker2", ranks=(33, 32)),
+            "1 to 32 and 1 to 32 for tucker2. Got 33, 32",
+        ),
+        (FactorizeConv(layer="body.spatial1", method="spatial", ranks=(10,)), "must be 1 to 9"),
+    ],
+)
+def test_splits_that_do_not_fit_are_refused_and_nothing_changes(edit: Any, words: str) -> None:
+    network = paper()
+    before = shapes(network)
+    with pytest.raises(CardError, match=words):
+        replay_(network, [edit])
+    assert shapes(network) == before
+
+
+def test_a_layer_is_split_once() -> None:
+    network = paper()
+    edit = FactorizeLinear(layer="classifier.fc1", rank=6)
+    replay_(network, [edit])
+    for layer, words in (("classifier.fc1", "split already"), ("classifier.fc1.reduce", "factor")):
+        with pytest.raises(CardError, match=words):
+            replay_(network, [FactorizeLinear(layer=layer, rank=1)])
+
+
+def test_grouped_and_oddly_padded_convolutions_stay_whole() -> None:
+    class Odd(Network):
+        def __init__(self) -> None:
+            super().__init__()
+            self.grouped = nn.Conv2d(4, 4, 3, groups=2)
+            self.same = nn.Conv2d(4, 4, 3, padding="same")
+            self.mirrored = nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")
+
+    for layer, words in (("grouped", "2 groups"), ("same", "pads"), ("mirrored", "pads")):
+        with pytest.raises(CardError, match=words):
+            replay_(Odd(), [FactorizeConv(layer=layer, method="svd", ranks=(1,))])
+
+
+def test_masks_of_split_layers_are_forgotten_and_later_ones_kept() -> None:
+    network = small()
+    masked = MaskWeights(parameters=("body.1.conv.weight", "patch.weight"))
+    split = FactorizeConv(layer="body.1.conv", method="tucker2", ranks=(2, 2))
+    later = MaskWeights(parameters=("body.1.conv.core.weight",))
+    replay_(network, [masked, split, later])
+    assert list(masks_of(network, [masked, split])) == ["patch.weight"]
+    assert set(masks_of(network, [masked, split, later])) == {
+        "patch.weight",
+        "body.1.conv.core.weight",
+    }
+    with pytest.raises(CardError, match="'body.1.conv.weight', which the network lacks"):
+        masks_of(network, [split, masked])
 
 
 # ------------------------------------------------------------- edits that carry their group

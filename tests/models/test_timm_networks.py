@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from lydite.card import Architecture
+from lydite.compress.factorize import Factorize
+from lydite.detector import Detector
 from lydite.errors import ConfigError, MissingExtraError
 from lydite.models import build
 from lydite.models.cost import count_macs, count_parameters
@@ -50,6 +53,18 @@ def test_only_listed_names_are_made(name: str) -> None:
 def test_unknown_config_is_refused() -> None:
     with pytest.raises(ConfigError, match="`pretrained`"):
         build(Architecture(network="timm/resnet18", config={"pretrained": True}))
+
+
+@needs_timm
+@pytest.mark.parametrize("name", ["mobilenetv4_conv_small", "vit_tiny_patch16_224"])
+def test_factorizing_reaches_the_rate_and_loads(name: str, tmp_path: Path) -> None:
+    start = Detector.start(Architecture(network=f"timm/{name}"))
+    made = Factorize(rate=0.4).outline(start)
+    assert 0.59 < count_parameters(made.network) / count_parameters(start.network) <= 0.6
+    made.save(tmp_path / "made")
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(Detector.load(tmp_path / "made").network(x), made.network.eval()(x))
 
 
 def test_missing_timm_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from lydite.card import Architecture
 from lydite.models import build
 from lydite.models.chain import Depthwise
 from lydite.models.cost import count_macs, count_parameters
-from lydite.models.vgg import Separable, Table, Vgg
+from lydite.models.vgg import TABLES, Separable, Table, Vgg, scaled_table
 
 #: name, parameters, of which convolutional, GMAC, number of convolutions that an adapter may follow
 PAPER = [
@@ -82,3 +82,28 @@ def test_golden_logits_of_a_tiny_network() -> None:
     x = torch.cos(torch.arange(2 * 3 * 8 * 8) * 0.7).reshape(2, 3, 8, 8)
     expected = torch.tensor([[2.45587, 1.236584], [4.486542, 0.457643]])
     assert torch.allclose(network(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(TABLES))
+def test_width_one_is_the_papers_table(name: str) -> None:
+    assert scaled_table(TABLES[name], 1.0) == TABLES[name]
+    torch.manual_seed(0)
+    plain = build(Architecture(network=name)).state_dict()
+    torch.manual_seed(0)
+    spelled = build(Architecture(network=name, config={"width": 1.0})).state_dict()
+    assert all(torch.equal(value, spelled[key]) for key, value in plain.items())
+
+
+def test_widths_are_multiples_of_eight_and_at_least_eight() -> None:
+    table = Table("", (32, "P", 128, Separable(256, 200), "P"), (256, 20))
+    assert scaled_table(table, 0.3) == Table("", (8, "P", 40, Separable(80, 64), "P"), (80, 8))
+    assert scaled_table(table, 0.01) == Table("", (8, "P", 8, Separable(16, 8), "P"), (8, 8))
+
+
+@pytest.mark.parametrize("width", [0.1, 0.3, 0.75, 1.5])
+def test_separable_networks_stay_separable(width: float) -> None:
+    network = build(Architecture(network="paper-student-0.44m", config={"width": width})).eval()
+    spatial = [network.get_submodule(f"body.spatial{n}") for n in range(1, 6)]
+    assert [isinstance(m, Depthwise) for m in spatial] == [False, True, True, True, True]
+    assert [m.multiplier for m in spatial[1:] if isinstance(m, Depthwise)] == [2, 1, 2, 1]
+    assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 2)

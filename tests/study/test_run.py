@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lydite.card import Architecture
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.errors import BusyError, ConfigError, DataError, ResumeError
@@ -139,6 +140,40 @@ def test_impossible_orders_are_refused_before_any_work(
     with pytest.raises(ConfigError, match="Recipe X.*at most"):
         plan_study(study, StudyOptions(tmp_path / "out"), estimate=False)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("cache/*"))
+
+
+def distilling(manifest: Manifest, folder: Path, **options: object) -> Study:
+    entry = {"student": "lydite-small", "steps": 1, "batch": 4, **options}
+    recipe = {"name": "BL", "start": TINY, "steps": [TRAIN, {"distill": entry}]}
+    return make(manifest, folder, recipes=[recipe])
+
+
+def test_test_images_are_nothing_to_learn_from(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    row = next(iter(tiny_manifest.select(split="test", domain="two").rows()))
+    (extra / "innocent.jpg").write_bytes(row.file.read_bytes())
+    study = distilling(tiny_manifest, tmp_path, transfer={"folder": extra})
+    for act in (plan_study, run_study):
+        with pytest.raises(
+            DataError, match="Recipe BL: `distill` learns from 1 images of the test"
+        ):
+            act(study, StudyOptions(tmp_path / "out", device="cpu"))
+
+
+@pytest.mark.filterwarnings("ignore:The validation AUC")
+def test_a_finished_study_sees_that_a_teacher_changed(
+    tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    teacher = Detector.start(Architecture(**TINY)).evolve(training={"steps": 1})  # type: ignore[arg-type]
+    teacher.save(tmp_path / "teacher")
+    study = distilling(tiny_manifest, tmp_path, teachers=[tmp_path / "teacher"])
+    options = StudyOptions(tmp_path / "out", device="cpu")
+    (first,) = run_study(study, options)
+    assert run_study(study, options) == [first]
+    teacher.evolve(limits=("another one",)).save(tmp_path / "teacher")
+    (second,) = run_study(study, options)
+    assert second.key != first.key
 
 
 def test_a_plan_counts_common_steps_once(tiny_manifest: Manifest, tmp_path: Path) -> None:

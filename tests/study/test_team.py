@@ -53,6 +53,21 @@ def test_two_processes_make_one_detector(tiny_manifest: Manifest, tmp_path: Path
                         {"prune": {"rate": 0.3, "multiple": 1}},
                         {"prune": {"rate": 0.3, "multiple": 1, "rounds": 2, "recover": 3}},
                         {"finetune": {"steps": 4, "batch": 8}},
+                        {
+                            "distill": {
+                                "student": "lydite-small",
+                                "config": {"widths": [4, 8]},
+                                "method": ["logits", "features", "patches"],
+                                "transfer": {
+                                    "manifest": tmp_path / "given.parquet",
+                                    "domains": ["two"],
+                                },
+                                "degrade": {"jpeg": 0.5},
+                                "steps": 4,
+                                "batch": 8,
+                                "checkpoint_s": 0.0,
+                            }
+                        },
                     ],
                 }
             ],

@@ -37,7 +37,10 @@ def test_batches_do_not_depend_on_what_was_loaded_before(tiny_manifest: Manifest
 def test_devices_share_one_global_batch(tiny_manifest: Manifest) -> None:
     batches = make(tiny_manifest.select(split="train"))
     parts = [batches.positions(4, rank, 2) for rank in range(2)]
-    assert sorted([*parts[0], *parts[1]]) == list(batches.positions(4))
+    assert sorted([*parts[0], *parts[1]]) == list(batches.positions(4)) == list(range(32, 40))
+    for part in parts:
+        targets = [batches.row_at(position).target for position in part]
+        assert sorted(targets) == [0, 0, 1, 1]
 
 
 def test_classes_and_domains_are_balanced_and_every_image_is_seen(tiny_manifest: Manifest) -> None:
@@ -135,3 +138,16 @@ def test_an_unreadable_image_is_named(tiny_manifest: Manifest) -> None:
     batches.store = Broken()
     with pytest.raises(DataError, match=row.path.split("/")[-1]):
         batches.load(batches.positions(0))
+
+
+def test_grid_crops_begin_where_a_jpeg_block_does(tiny_manifest: Manifest) -> None:
+    train = tiny_manifest.select(split="train")
+    batches = make(train, crop="grid", flip=False, batch=64)
+    crops, _ = batches.load(batches.positions(0))
+    store, found = ImageStore(), set()
+    for position, crop in zip(batches.positions(0), crops, strict=True):
+        rgb = store.get(batches.row_at(position))
+        places = [(y, x) for y in range(9) for x in range(9)]
+        places = [p for p in places if (rgb[p[0] : p[0] + 64, p[1] : p[1] + 64] == crop).all()]
+        found |= set(places)
+    assert found == {(0, 0), (0, 8), (8, 0), (8, 8)}

@@ -1,9 +1,11 @@
-"""`lydite bench`: latency and size of exported detectors, side by side in one run."""
+"""`lydite bench`: speed, memory and size of exported detectors, side by side in one run."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from lydite.card import ONNX_NAME, load_card
 from lydite.cli.output import emit, table
@@ -13,6 +15,8 @@ from lydite.onnx_guard import MAX_ONNX_BYTES
 
 if TYPE_CHECKING:
     from cyclopts import App
+
+    from lydite.export.bench import Latency
 
 
 def register(app: App) -> None:
@@ -26,9 +30,10 @@ def bench(
     batch: int = 1,
     warmup: int = 20,
     repeats: int = 200,
+    memory: Annotated[bool, Parameter(negative="--no-memory")] = True,
     json: bool = False,
 ) -> None:
-    """Measure latency and size of exported detectors, all in one interleaved run.
+    """Measure latency, throughput, memory and size of exported detectors in one interleaved run.
 
     Parameters
     ----------
@@ -42,6 +47,8 @@ def bench(
         Rounds before the timed ones.
     repeats
         Timed rounds.
+    memory
+        Measure peak memory too, each file in a process of its own.
     json
         Print the rows as JSON.
     """
@@ -54,17 +61,35 @@ def bench(
         if name in models:
             raise ConfigError(f"{name} was named twice. Name each detector once.")
         sizes[name], models[name] = _exported(folder)
-    rows = run_bench(models, sizes, threads=threads, batch=batch, warmup=warmup, repeats=repeats)
-    emit(
-        [row.to_json() for row in rows],
-        json,
-        lambda: table(
-            ["detector", "median ms", "p95 ms", "times as fast", "bytes"],
+    rows = run_bench(
+        models,
+        sizes,
+        threads=threads,
+        batch=batch,
+        warmup=warmup,
+        repeats=repeats,
+        memory=memory,
+    )
+    emit([row.to_json() for row in rows], json, lambda: _text(rows))
+
+
+def _text(rows: list[Latency]) -> str:
+    """Return the rows as people read them."""
+    headers = ["detector", "median ms", "p95 ms", "times as fast", "tiles/s", "peak MB", "bytes"]
+    return table(
+        headers,
+        [
             [
-                [r.name, round(r.median_ms, 3), round(r.p95_ms, 3), round(r.ratio, 2), r.size_bytes]
-                for r in rows
-            ],
-        ),
+                row.name,
+                round(row.median_ms, 3),
+                round(row.p95_ms, 3),
+                round(row.ratio, 2),
+                round(row.tiles_per_s, 1),
+                None if row.peak_memory_bytes is None else round(row.peak_memory_bytes / 1e6, 1),
+                row.size_bytes,
+            ]
+            for row in rows
+        ],
     )
 
 

@@ -1,8 +1,9 @@
-"""Latency of exported files, measured side by side so that one machine's mood hits all alike."""
+"""Speed of exported files, measured side by side so that one machine's mood hits all alike."""
 
 from __future__ import annotations
 
 import gc
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from lydite.errors import CardError, ConfigError
+from lydite.export.memory import peak_memory_bytes
 
 
 @dataclass(frozen=True)
@@ -25,24 +28,30 @@ class Latency:
         median_ms: median time of one call, milliseconds.
         p95_ms: 95th percentile of the same.
         ratio: the first file's median over this one's; above 1 means faster than the first.
+        tiles_per_s: throughput, tiles in a call over the median time of one.
         size_bytes: of the file.
         n: timed calls.
         batch: tiles in a call.
         threads: CPU threads of the runtime.
         warmup: calls before the timed ones.
+        pinned: the threads were held on as many processors (where the system can do that).
         versions: of the runtime and of Python.
+        peak_memory_bytes: what loading and running the file takes; None where not measured.
     """
 
     name: str
     median_ms: float
     p95_ms: float
     ratio: float
+    tiles_per_s: float
     size_bytes: int
     n: int
     batch: int
     threads: int
     warmup: int
+    pinned: bool
     versions: dict[str, str]
+    peak_memory_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as JSON values."""
@@ -57,6 +66,7 @@ def bench(
     batch: int = 1,
     warmup: int = 20,
     repeats: int = 200,
+    memory: bool = False,
     seed: int = 0,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> list[Latency]:
@@ -73,6 +83,7 @@ def bench(
         batch: tiles in a call.
         warmup: rounds before the timed ones.
         repeats: timed rounds.
+        memory: measure each file's peak memory too, in a process of its own before the timed run.
         seed: of the input and of the order.
         clock: nanoseconds that only grow.
 
@@ -84,21 +95,18 @@ def bench(
         CardError: a file cannot be run.
     """
     _check(models, threads=threads, batch=batch, warmup=warmup, repeats=repeats)
+    sides = {name: size if isinstance(size, int) else size[name] for name in models}
+    peaks = {
+        name: peak_memory_bytes(name, data, sides[name], threads=threads, batch=batch)
+        for name, data in (models.items() if memory else ())
+    }
     draw = np.random.default_rng(seed)
-    calls = []
-    for name, data in models.items():
-        side = size if isinstance(size, int) else size[name]
-        tile = draw.standard_normal((batch, 3, side, side), dtype=np.float32)
-        calls.append(_call(name, data, tile, threads))
-    times = np.zeros((len(calls), repeats))
-    with _no_collections():
-        for number in range(-warmup, repeats):
-            for index in draw.permutation(len(calls)):
-                started = clock()
-                calls[index]()
-                elapsed = clock() - started
-                if number >= 0:
-                    times[index, number] = elapsed / 1e6
+    with _pinned(threads) as pinned, _no_collections():
+        calls = []
+        for name, data in models.items():
+            tile = draw.standard_normal((batch, 3, sides[name], sides[name]), dtype=np.float32)
+            calls.append(_call(name, data, tile, threads))
+        times = _timed(calls, warmup, repeats, draw, clock)
     medians = np.median(times, axis=1)
     return [
         Latency(
@@ -106,19 +114,57 @@ def bench(
             median_ms=float(medians[index]),
             p95_ms=float(np.percentile(times[index], 95)),
             ratio=float(medians[0] / medians[index]),
+            tiles_per_s=float(1e3 * batch / medians[index]),
             size_bytes=len(data),
             n=repeats,
             batch=batch,
             threads=threads,
             warmup=warmup,
+            pinned=pinned,
             versions=_versions(),
+            peak_memory_bytes=peaks.get(name),
         )
         for index, (name, data) in enumerate(models.items())
     ]
 
 
+def _timed(
+    calls: list[Callable[[], object]],
+    warmup: int,
+    repeats: int,
+    draw: np.random.Generator,
+    clock: Callable[[], int],
+) -> NDArray[np.float64]:
+    """Return the milliseconds of every call, (files, repeats), all files taking turns."""
+    times = np.zeros((len(calls), repeats))
+    for number in range(-warmup, repeats):
+        for index in draw.permutation(len(calls)):
+            started = clock()
+            calls[index]()
+            elapsed = clock() - started
+            if number >= 0:
+                times[index, number] = elapsed / 1e6
+    return times
+
+
 def _call(name: str, data: bytes, tile: Any, threads: int) -> Callable[[], object]:
     """Return a function that runs a file once.
+
+    Raises:
+        CardError: it cannot be loaded, or does not take this input.
+    """
+    session, feed = open_session(name, data, tile, threads)
+    return lambda: session.run(None, feed)
+
+
+def open_session(name: str, data: bytes, tile: Any, threads: int) -> tuple[Any, dict[str, Any]]:
+    """Return a runtime session for a file, and what to feed it; it has run once.
+
+    Args:
+        name: of the file, for the message.
+        data: ONNX file.
+        tile: (B, 3, S, S) float32.
+        threads: CPU threads of the runtime, which sleep between calls.
 
     Raises:
         CardError: it cannot be loaded, or does not take this input.
@@ -140,7 +186,7 @@ def _call(name: str, data: bytes, tile: Any, threads: int) -> Callable[[], objec
     except Exception as error:
         # onnxruntime raises a dozen classes of its own, all without a common base
         raise CardError(f"{name} cannot be run: {first_line(error)}") from error
-    return lambda: session.run(None, feed)
+    return session, feed
 
 
 def _check(models: Mapping[str, bytes], **numbers: int) -> None:
@@ -151,6 +197,20 @@ def _check(models: Mapping[str, bytes], **numbers: int) -> None:
         least = 0 if what == "warmup" else 1
         if value < least:
             raise ConfigError(f"`{what}` of a benchmark must be at least {least}. Got {value}.")
+
+
+@contextmanager
+def _pinned(threads: int) -> Iterator[bool]:
+    """Hold this thread, and those it starts, on as many processors as the runtime has threads."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield False
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(sorted(allowed)[-threads:]))
+    try:
+        yield True
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 @contextmanager

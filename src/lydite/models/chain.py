@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from torch import nn
 
 from lydite.models.contract import ChannelGroup, Member
+from lydite.models.factorized import Factorized
 
 
 class Depthwise(nn.Conv2d):
@@ -52,7 +53,8 @@ def chain_groups(layers: Iterable[tuple[str, nn.Module]]) -> list[ChannelGroup]:
 
     Every convolution and linear layer but the last makes one group, called like the layer: its
     own outputs, the batch norm and the depthwise convolution behind it, and the inputs of the next
-    layer (with one entry per position where a map is flattened in between).
+    layer (with one entry per position where a map is flattened in between). A split layer makes
+    one group per factor; the last one keeps the layer's name, so that earlier edits still fit.
 
     Args:
         layers: (name in the network, module), in the order of execution; layers without channels
@@ -60,7 +62,7 @@ def chain_groups(layers: Iterable[tuple[str, nn.Module]]) -> list[ChannelGroup]:
     """
     groups: list[ChannelGroup] = []
     current: _Open | None = None
-    for name, module in layers:
+    for name, label, module in _unfolded(layers):
         if isinstance(module, Depthwise | nn.BatchNorm2d):
             assert current is not None, f"{name} has no channels to follow"
             current.along(name, module)
@@ -70,7 +72,19 @@ def chain_groups(layers: Iterable[tuple[str, nn.Module]]) -> list[ChannelGroup]:
                 entries = weight.shape[1] // current.size
                 current.members.append(Member(f"{name}.weight", 1, entries))
                 groups.append(current.close())
-            short = name.rpartition(".")[2]
-            current = _Open(short, weight.shape[0], scored=(f"{name}.weight",))
+            current = _Open(label, weight.shape[0], scored=(f"{name}.weight",))
             current.along(name, module)
     return groups
+
+
+def _unfolded(layers: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str, str, nn.Module]]:
+    """Yield name, name of its group and module of every layer, split ones as their factors."""
+    for name, module in layers:
+        short = name.rpartition(".")[2]
+        if not isinstance(module, Factorized):
+            yield name, short, module
+            continue
+        *inner, (last, writer) = module.factors()
+        for child, factor in inner:
+            yield f"{name}.{child}", f"{short}.{child}", factor
+        yield f"{name}.{last}", short, writer

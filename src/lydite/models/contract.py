@@ -77,6 +77,10 @@ class Network(nn.Module):
         """Return (N, 2) logits for (N, 3, S, S) input."""
         return self.head(self.features(x))
 
+    def votes(self, features: Tensor) -> Tensor | None:
+        """Return (N, 2, h, w) logits of every position; None: this network does not score them."""
+        return None
+
     def groups(self) -> list[ChannelGroup]:
         """Return the channel groups, input side first. Empty: this network cannot be pruned.
 
@@ -115,12 +119,15 @@ class Builder:
         multiple: the side of the input must be a multiple of this, in pixels.
         least: smallest side of the input in pixels.
         make: from an architecture whose input size fits to the network with fresh weights.
+        scaled: from an architecture and a share to the same with every width multiplied by the
+            share, as far as rounding allows; None: its widths are fixed.
     """
 
     info: NetworkInfo
     multiple: int
     least: int
     make: Callable[[Architecture], Network]
+    scaled: Callable[[Architecture, float], Architecture] | None = None
 
     def build(self, architecture: Architecture) -> Network:
         """Return the network with fresh weights.

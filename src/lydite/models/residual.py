@@ -18,9 +18,12 @@ from torch import Tensor, nn
 from lydite.card import Architecture, Frozen, validate
 from lydite.errors import ConfigError
 from lydite.models.contract import NETWORKS, Builder, ChannelGroup, Member, Network, NetworkInfo
+from lydite.models.factorized import Factorized, outputs_of, rank_groups, reader_of, writer_of
 
 Filter = Literal["highpass", "npr", "none"]
 Width = Annotated[int, Field(ge=1, le=1024)]
+#: scaled widths are multiples of this, but where they already are smaller
+MULTIPLE = 4
 
 
 class ResidualConfig(Frozen):
@@ -81,9 +84,9 @@ class Block(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv1: nn.Conv2d | Factorized = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2: nn.Conv2d | Factorized = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,7 +100,9 @@ class Stage(nn.Module):
 
     def __init__(self, inputs: int, width: int, stride: int, blocks: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, width, 3, stride=stride, padding=1, bias=False)
+        self.conv: nn.Conv2d | Factorized = nn.Conv2d(
+            inputs, width, 3, stride=stride, padding=1, bias=False
+        )
         self.bn = nn.BatchNorm2d(width)
         self.blocks = nn.Sequential(*(Block(width) for _ in range(blocks)))
 
@@ -124,7 +129,7 @@ class ResidualNetwork(Network):
             stride = 2 if number else 1
             self.body.append(Stage(inputs, width, stride, config.blocks))
             inputs = width
-        self.patch = nn.Conv2d(inputs, 2, 1)
+        self.patch: nn.Conv2d | Factorized = nn.Conv2d(inputs, 2, 1)
         for module in self.body.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -135,34 +140,38 @@ class ResidualNetwork(Network):
 
     def patch_logits(self, x: Tensor) -> Tensor:
         """Return the votes of every position, (N, 2, h, w), for (N, 3, S, S) input."""
-        return self.patch(self.features(x))  # type: ignore[no-any-return]
+        return self.votes(self.features(x))
+
+    def votes(self, features: Tensor) -> Tensor:
+        """Return the votes of every position, (N, 2, h, w), from the last feature map."""
+        return self.patch(features)  # type: ignore[no-any-return]
 
     def head(self, features: Tensor) -> Tensor:
         """Return (N, 2) logits: the mean of the votes over all positions."""
-        return self.patch(features).mean((2, 3))  # type: ignore[no-any-return]
+        return self.votes(features).mean((2, 3))
 
     def groups(self) -> list[ChannelGroup]:
-        """Return a group per stage ("body.0": all that is summed) and per block's inside."""
+        """Return a group per stage ("body.0": all that is summed), per block's inside and rank."""
         groups: list[ChannelGroup] = []
-        count = len(self.body)
-        for index in range(count):
-            stage = self.body[index]
+        stages = [(f"body.{index}", stage) for index, stage in enumerate(self.body)]
+        readers = [reader_of(f"{n}.conv", s.get_submodule("conv")) for n, s in stages[1:]]
+        readers.append(reader_of("patch", self.patch))
+        for (name, stage), reader in zip(stages, readers, strict=True):
             assert isinstance(stage, Stage)
-            name = f"body.{index}"
-            reader = f"body.{index + 1}.conv" if index + 1 < count else "patch"
-            produced, inner, width = [f"{name}.conv"], [], stage.conv.out_channels
-            members = _made_by(f"{name}.conv", f"{name}.bn")
+            produced, inner = [writer_of(f"{name}.conv", stage.conv)], []
+            members = _made_by(produced[0], f"{name}.bn")
             for number, block in enumerate(stage.blocks):
                 assert isinstance(block, Block)
                 inside = f"{name}.blocks.{number}"
-                inner.append(_inner_group(inside, block.conv1.out_channels))
-                members.append(Member(f"{inside}.conv1.weight", 1))
-                members += _made_by(f"{inside}.conv2", f"{inside}.bn2")
-                produced.append(f"{inside}.conv2")
+                inner += _inner_groups(inside, block)
+                produced.append(writer_of(f"{inside}.conv2", block.conv2))
+                members.append(Member(f"{reader_of(f'{inside}.conv1', block.conv1)}.weight", 1))
+                members += _made_by(produced[-1], f"{inside}.bn2")
             members.append(Member(f"{reader}.weight", 1))
             scored = tuple(f"{producer}.weight" for producer in produced)
-            groups += [ChannelGroup(name, width, tuple(members), scored), *inner]
-        return groups
+            groups += rank_groups(f"{name}.conv", stage.conv)
+            groups += [ChannelGroup(name, outputs_of(stage.conv), tuple(members), scored), *inner]
+        return groups + rank_groups("patch", self.patch)
 
     def stages(self) -> list[str]:
         """Return the stages, input side first."""
@@ -175,10 +184,13 @@ def _made_by(conv: str, norm: str) -> list[Member]:
     return [Member(f"{conv}.weight", 0), *(Member(f"{norm}.{name}", 0) for name in names)]
 
 
-def _inner_group(block: str, size: int) -> ChannelGroup:
-    """Return the channels between the two convolutions of a block."""
-    members = [*_made_by(f"{block}.conv1", f"{block}.bn1"), Member(f"{block}.conv2.weight", 1)]
-    return ChannelGroup(block, size, tuple(members), (f"{block}.conv1.weight",))
+def _inner_groups(name: str, block: Block) -> list[ChannelGroup]:
+    """Return the channels between the two convolutions of a block, and the ranks of both."""
+    first, second = f"{name}.conv1", f"{name}.conv2"
+    writer, reader = writer_of(first, block.conv1), reader_of(second, block.conv2)
+    members = [*_made_by(writer, f"{name}.bn1"), Member(f"{reader}.weight", 1)]
+    between = ChannelGroup(name, outputs_of(block.conv1), tuple(members), (f"{writer}.weight",))
+    return [*rank_groups(first, block.conv1), between, *rank_groups(second, block.conv2)]
 
 
 SIZES: dict[str, tuple[int, ...]] = {
@@ -192,10 +204,7 @@ def _register(name: str, widths: tuple[int, ...]) -> None:
     """Add one size to the networks."""
 
     def make(architecture: Architecture) -> Network:
-        what = f"`config` of {name}"
-        config: ResidualConfig = validate(
-            ResidualConfig, {"widths": widths} | architecture.config, what
-        )
+        config = configured(architecture)
         multiple = max(2, 2 ** (len(config.widths) - 1))
         if architecture.input_size % multiple:
             raise ConfigError(
@@ -204,9 +213,20 @@ def _register(name: str, widths: tuple[int, ...]) -> None:
             )
         return ResidualNetwork(config)
 
+    def scaled(architecture: Architecture, share: float) -> Architecture:
+        narrow = [
+            max(min(width, MULTIPLE), round(width * share / MULTIPLE) * MULTIPLE)
+            for width in configured(architecture).widths
+        ]
+        return architecture.model_copy(update={"config": architecture.config | {"widths": narrow}})
+
+    def configured(architecture: Architecture) -> ResidualConfig:
+        value = {"widths": widths} | architecture.config
+        return validate(ResidualConfig, value, f"`config` of {name}")
+
     summary = f"residual input, {len(widths)} stages, scores averaged over patches"
     info = NetworkInfo(name, summary, ResidualConfig(widths=widths).model_dump(mode="json"))
-    NETWORKS.add(name)(Builder(info, multiple=2, least=32, make=make))
+    NETWORKS.add(name)(Builder(info, multiple=2, least=32, make=make, scaled=scaled))
 
 
 for _name, _widths in SIZES.items():

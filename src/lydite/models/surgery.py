@@ -11,18 +11,34 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from lydite.card import Edit, KeepChannels, KeepSlices, MaskWeights, Slice
+from lydite.card import (
+    Edit,
+    Factorization,
+    FactorizeLinear,
+    KeepChannels,
+    KeepSlices,
+    MaskWeights,
+    Slice,
+)
 from lydite.errors import CardError, unknown_name
 from lydite.models.chain import Depthwise
 from lydite.models.contract import ChannelGroup, Member, Network
+from lydite.models.factorized import (
+    Factorized,
+    Method,
+    full_ranks,
+    split_conv,
+    split_linear,
+    why_whole,
+)
 
 
 def replay_(network: Network, edits: Iterable[Edit]) -> None:
     """Apply the edits of a card in order, in place.
 
     Raises:
-        CardError: an edit names a group, channel, tensor or parameter that the network does not
-            have, or what is left does not run.
+        CardError: an edit names a group, channel, layer, tensor or parameter that the network does
+            not have, does to it what cannot be done, or what is left does not run.
     """
     sliced = False
     for edit in edits:
@@ -31,8 +47,10 @@ def replay_(network: Network, edits: Iterable[Edit]) -> None:
         elif isinstance(edit, KeepSlices):
             keep_slices_(network, edit)
             sliced = True
-        else:
+        elif isinstance(edit, MaskWeights):
             check_mask(network, edit)
+        else:
+            split_layer_(network, edit)
     if sliced:
         _require_runs(network)
 
@@ -101,7 +119,34 @@ def keep_slices_(network: Network, edit: KeepSlices) -> None:
     _cut_all_(network, members, edit.size, edit.keep)
 
 
-def check_mask(network: Network, edit: MaskWeights) -> None:
+def split_layer_(network: Network, edit: Factorization) -> None:
+    """Put the factors of a layer in its place; their weights are zeros until some are loaded.
+
+    Args:
+        network: whose layer is replaced, in place. An optimizer must be made anew.
+        edit: which layer, and how.
+
+    Raises:
+        CardError: no such layer, one that cannot be split this way, or a rank beyond the full one.
+    """
+    layer = _find_layer(network, edit.layer)
+    factors: Factorized
+    if isinstance(edit, FactorizeLinear) and isinstance(layer, nn.Linear):
+        _require_ranks(edit.layer, layer, "svd", (edit.rank,))
+        between = edit.dropout if edit.bottleneck == "relu-dropout" else None
+        factors = split_linear(layer, edit.rank, between)
+    elif not isinstance(edit, FactorizeLinear) and isinstance(layer, nn.Conv2d):
+        _require_ranks(edit.layer, layer, edit.method, edit.ranks)
+        factors = split_conv(layer, edit.method, edit.ranks)
+    else:
+        raise CardError(
+            f"The card's edit `{edit.op}` does not fit '{edit.layer}', which is a "
+            f"{type(layer).__name__}."
+        )
+    network.set_submodule(edit.layer, factors)
+
+
+def check_mask(network: nn.Module, edit: MaskWeights) -> None:
     """Check that a mask names parameters of the network.
 
     Raises:
@@ -113,8 +158,10 @@ def check_mask(network: Network, edit: MaskWeights) -> None:
             raise CardError(f"The card masks the weights of '{name}', which the network lacks.")
 
 
-def masks_of(network: Network, edits: Iterable[Edit]) -> dict[str, Tensor]:
+def masks_of(network: nn.Module, edits: Iterable[Edit]) -> dict[str, Tensor]:
     """Return what training must keep at zero: per masked parameter, True where it may change.
+
+    A layer that was split after it was masked has no zeros left to keep.
 
     Args:
         network: with the edits applied and its weights loaded.
@@ -127,13 +174,15 @@ def masks_of(network: Network, edits: Iterable[Edit]) -> dict[str, Tensor]:
     Raises:
         CardError: a mask names a parameter that the network lacks.
     """
-    masks: dict[str, Tensor] = {}
+    names: dict[str, None] = {}
     for edit in edits:
         if isinstance(edit, MaskWeights):
-            check_mask(network, edit)
-            for name in edit.parameters:
-                masks[name] = network.get_parameter(name).detach() != 0
-    return masks
+            names |= dict.fromkeys(edit.parameters)
+        elif isinstance(edit, Factorization):
+            gone = f"{edit.layer}."
+            names = {name: None for name in names if not name.startswith(gone)}
+    check_mask(network, MaskWeights(parameters=tuple(names)))
+    return {name: network.get_parameter(name).detach() != 0 for name in names}
 
 
 def _find_group(network: Network, name: str) -> ChannelGroup:
@@ -168,6 +217,37 @@ def _cut_all_(network: Network, members: Iterable[Member], size: int, keep: Sequ
         _cut_(network, tensor, dim, parts, size, keep)
     for owner in sorted({tensor.rpartition(".")[0] for tensor, _ in along}):
         _renumber_(network.get_submodule(owner))
+
+
+def _find_layer(network: Network, name: str) -> nn.Conv2d | nn.Linear:
+    """Return a layer that can be split, by name."""
+    layers = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear | Factorized)
+    }
+    if name not in layers:
+        raise CardError(unknown_name("layer", name, layers))
+    layer = layers[name]
+    above = isinstance(layers.get(name.rpartition(".")[0]), Factorized)
+    reason = "is a factor itself; `prune` lowers its ranks" if above else why_whole(layer)
+    if reason is not None:
+        raise CardError(f"The layer '{name}' cannot be factorized: it {reason}.")
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    return layer
+
+
+def _require_ranks(
+    name: str, layer: nn.Conv2d | nn.Linear, method: Method, ranks: tuple[int, ...]
+) -> None:
+    """Refuse ranks that exceed the full ones."""
+    full = full_ranks(layer, method)
+    if any(not 1 <= rank <= most for rank, most in zip(ranks, full, strict=True)):
+        allowed = " and ".join(f"1 to {most}" for most in full)
+        raise CardError(
+            f"The rank of layer '{name}' must be {allowed} for {method}. "
+            f"Got {', '.join(str(rank) for rank in ranks)}."
+        )
 
 
 def _cut_(

@@ -17,6 +17,9 @@ from lydite.models.chain import Depthwise, chain_groups
 from lydite.models.contract import NETWORKS, Builder, ChannelGroup, Network, NetworkInfo
 
 POOL: Literal["P"] = "P"
+COLORS = 3
+#: scaled widths are multiples of this, which runtimes compute fastest
+MULTIPLE = 8
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,39 @@ class VggConfig(Frozen):
 
     Attributes:
         dropout: probability before each hidden linear layer.
+        width: multiplies every width of the table; rounded to multiples of 8, at least 8.
     """
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    width: Annotated[float, Field(gt=0, le=4)] = 1.0
+
+
+def scaled_table(table: Table, width: float) -> Table:
+    """Return a table with every width multiplied, to the nearest multiple of 8, at least 8.
+
+    A depthwise convolution keeps its number of outputs per input.
+
+    >>> scaled_table(Table("", (64, POOL, Separable(128, 64)), (256,)), 0.5)
+    Table(summary='', layers=(32, 'P', Separable(middle=64, out=32)), hidden=(128,))
+    """
+
+    def scaled(value: int) -> int:
+        return max(MULTIPLE, round(value * width / MULTIPLE) * MULTIPLE)
+
+    layers: list[int | Separable | Literal["P"]] = []
+    before = now = COLORS
+    for layer in table.layers:
+        if isinstance(layer, Separable):
+            per_input, rest = divmod(layer.middle, before)
+            middle = scaled(layer.middle) if rest or before == COLORS else now * per_input
+            before, now = layer.out, scaled(layer.out)
+            layers.append(Separable(middle, now))
+        elif isinstance(layer, int):
+            before, now = layer, scaled(layer)
+            layers.append(now)
+        else:
+            layers.append(layer)
+    return Table(table.summary, tuple(layers), tuple(scaled(value) for value in table.hidden))
 
 
 class Vgg(Network):
@@ -129,7 +162,7 @@ class Vgg(Network):
 def _body(table: Table) -> tuple[nn.Sequential, int]:
     """Return the convolutions, numbered from 1, and how many channels leave them."""
     body = nn.Sequential()
-    channels, number, pools = 3, 0, 0
+    channels, number, pools = COLORS, 0, 0
     for layer in table.layers:
         if layer == POOL:
             pools += 1
@@ -151,7 +184,7 @@ def _body(table: Table) -> tuple[nn.Sequential, int]:
 
 def _spatial(channels: int, middle: int) -> nn.Conv2d:
     """Return the 3x3 half of a separable convolution."""
-    if middle % channels:
+    if channels == COLORS or middle % channels:
         return nn.Conv2d(channels, middle, 3, padding=1)
     return Depthwise(channels, middle // channels)
 
@@ -173,11 +206,18 @@ def _register(name: str, table: Table) -> None:
     """Add one table to the networks."""
 
     def make(architecture: Architecture) -> Network:
-        config: VggConfig = validate(VggConfig, architecture.config, f"`config` of {name}")
-        return Vgg(table, architecture.input_size, config.dropout)
+        config = configured(architecture)
+        return Vgg(scaled_table(table, config.width), architecture.input_size, config.dropout)
+
+    def scaled(architecture: Architecture, share: float) -> Architecture:
+        width = round(configured(architecture).width * share, 6)
+        return architecture.model_copy(update={"config": architecture.config | {"width": width}})
+
+    def configured(architecture: Architecture) -> VggConfig:
+        return validate(VggConfig, architecture.config, f"`config` of {name}")
 
     info = NetworkInfo(name, table.summary, VggConfig().model_dump(mode="json"))
-    NETWORKS.add(name)(Builder(info, multiple=32, least=64, make=make))
+    NETWORKS.add(name)(Builder(info, multiple=32, least=64, make=make, scaled=scaled))
 
 
 for _name, _table in TABLES.items():

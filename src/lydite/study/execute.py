@@ -96,7 +96,7 @@ def execute(recipe: Recipe, data: Learning, cache: Cache, options: Options) -> M
         if not cached and team.leads:
             named = _named(options.progress, recipe.name)
             done = _do(step, key, detector, data, cache, options, named)
-        elif not cached and (step.together or isinstance(step, TrainSettings)):
+        elif not cached and _trains(step):
             step.run(detector, _context(key, data, cache, options, silent))
         team.agree(True)  # from here on the leader's result can be loaded
         done = done or cache.load(key)
@@ -124,11 +124,9 @@ def _do(
         made = step.run(parent, _context(key, data, cache, options, progress))
         made = calibrate(made, data.val)
         seconds = time.perf_counter() - started
-        # a resumed step reports the time of all its parts
-        spent = made.card.training.get("seconds")
-        training = made.card.training | {
-            "wall_s": round(max(seconds, float(spent or 0.0)), 1),
-        }
+        # a resumed step reports the time of all its parts; what does not train has only one
+        spent = made.card.training.get("seconds") if _trains(step) else None
+        training = made.card.training | {"wall_s": round(max(seconds, float(spent or 0.0)), 1)}
         made = made.evolve(
             score=made.card.score,
             measured=made.card.measured,
@@ -141,6 +139,11 @@ def _do(
             training=training,
         )
         return cache.store(made)
+
+
+def _trains(step: Step) -> bool:
+    """Tell whether a step trains, and so reports its seconds and works on several devices."""
+    return step.together or isinstance(step, TrainSettings)
 
 
 def _context(

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lydite.data.manifest import Manifest
 from lydite.detector import Detector
-from lydite.errors import ConfigError, FileError
+from lydite.errors import ConfigError, DataError, FileError
 from lydite.models.cost import count_parameters
 from lydite.recipe import Recipe, Stage
 from lydite.study.cache import Cache
@@ -113,6 +114,27 @@ def make_plan(
     return Plan(
         study.name, len(learning.train), len(learning.val), test, steps, seconds, disk, free
     )
+
+
+def require_apart(study: Study, test: Manifest) -> None:
+    """Refuse steps that learn from further images some of which are test images.
+
+    Args:
+        study: what is wanted.
+        test: the images that detectors are measured on.
+
+    Raises:
+        DataError: a test image is among them; the message names the recipe.
+    """
+    measured = set(test.column("sha256"))
+    for recipe in study.resolved(study.seeds[0]):
+        for step in recipe.steps:
+            shared = len(step.further_images() & measured)
+            if shared:
+                raise DataError(
+                    f"Recipe {recipe.name}: `{step.kind}` learns from {shared} images of the test "
+                    "split, so that its figures would mean nothing. Take them out of its images."
+                )
 
 
 def _check(

@@ -12,11 +12,11 @@ from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
 from lydite.errors import DataError, ResumeError
 from lydite.files import lock_folder, read_json, write_json
-from lydite.recipe import Progress, silent
+from lydite.recipe import Progress, Recipe, silent
 from lydite.study.cache import Cache
-from lydite.study.execute import Learning, Options, execute
+from lydite.study.execute import Learning, Options, execute, keys_of, start_of
 from lydite.study.measure import Shipped, measure, ship
-from lydite.study.plan import Plan, make_plan
+from lydite.study.plan import Plan, make_plan, require_apart
 from lydite.study.results import Result, read_results, write_result
 from lydite.study.spec import DataSpec, Study
 from lydite.training.team import Team
@@ -98,6 +98,7 @@ def plan_study(study: Study, options: StudyOptions, *, estimate: bool = True) ->
         LyditeError: the study cannot run; nothing was written but the manifest.
     """
     data = load_data(study.data, options.folder, options.progress)
+    require_apart(study, data.test)
     return make_plan(
         study,
         data.learning,
@@ -137,6 +138,7 @@ def run_study(study: Study, options: StudyOptions) -> list[Result]:
         if done is not None:
             options.progress("study", 1, 1, "already finished; results are as they were")
             return done
+        require_apart(study, data.test)
         make_plan(
             study,
             data.learning,
@@ -180,8 +182,17 @@ def finished(study: Study, data: StudyData, folder: Path) -> list[Result] | None
         found = newest.get((recipe.name, seed))
         if found is None or found.spec != recipe.model_dump(mode="json"):
             return None
+        # what steps read besides the data may have changed although the plan has not
+        if any(step.material() for step in recipe.steps) and found.key != _key_of(recipe, data):
+            return None
         results.append(found)
     return results
+
+
+def _key_of(recipe: Recipe, data: StudyData) -> str:
+    """Return the key of a recipe's detector."""
+    start = start_of(recipe).card.key
+    return [start, *keys_of(recipe, start, data.learning.digests)][-1]
 
 
 def _make(study: Study, data: StudyData, options: StudyOptions) -> list[Shipped]:

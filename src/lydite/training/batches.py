@@ -7,21 +7,41 @@ same data.
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
 
 from lydite.card import Preprocess
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest, Row
 from lydite.data.preprocess import check_size, cut_tiles, grow, tile_offsets
 from lydite.errors import DataError, DecodeError
+from lydite.training.degrade import blurred, recompressed
 from lydite.training.settings import TrainSettings
 
 UInt8 = NDArray[np.uint8]
+#: JPEG transforms blocks of this many pixels; crops with crop="grid" begin where a block does
+JPEG_BLOCK = 8
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One batch, or one device's share of it.
+
+    Attributes:
+        crops: (B, S, S, 3) uint8, what the network in training sees.
+        clean: the same before any degradation that only this network sees; `crops` itself where
+            there is none.
+        targets: (B,) int64, 1 for fake and 0 for real.
+    """
+
+    crops: UInt8
+    clean: UInt8
+    targets: NDArray[np.int64]
 
 
 class Batches:
@@ -58,10 +78,14 @@ class Batches:
         self.partners = _partners(self.rows) if settings.balance == "pairs" else {}
         self._orders: dict[tuple[int, int, int], NDArray[np.int64]] = {}
 
-    def positions(self, step: int, rank: int = 0, world: int = 1) -> range:
-        """Return the global sample numbers of a step that device `rank` of `world` works on."""
+    def positions(self, step: int, rank: int = 0, world: int = 1) -> Sequence[int]:
+        """Return the global sample numbers of a step that device `rank` of `world` works on.
+
+        Dealt out in pairs: classes come by turns, and a device that saw one class alone would
+        train its batch norm on that.
+        """
         first = step * self.settings.batch
-        return range(first + rank, first + self.settings.batch, world)
+        return [first + place for place in range(self.settings.batch) if place // 2 % world == rank]
 
     def row_at(self, position: int) -> Row:
         """Return the image of a global sample number.
@@ -88,7 +112,20 @@ class Batches:
             self._orders[key] = rng.permutation(len(members))
         return self.rows[int(members[self._orders[key][place]])]
 
-    def load(self, positions: range) -> tuple[UInt8, NDArray[np.int64]]:
+    def file_at(self, position: int) -> Path:
+        """Return the file of a global sample number, for messages."""
+        return self.row_at(position).file
+
+    def fetch(self, positions: Sequence[int]) -> Loaded:
+        """Return the crops of global sample numbers, as the training loop takes them.
+
+        Raises:
+            DataError: an image cannot be read any more; the message names the file.
+        """
+        crops, targets = self.load(positions)
+        return Loaded(crops, crops, targets)
+
+    def load(self, positions: Sequence[int]) -> tuple[UInt8, NDArray[np.int64]]:
         """Return crops (B, S, S, 3) uint8 and targets (B,) int64.
 
         Raises:
@@ -99,20 +136,33 @@ class Batches:
         targets = np.empty(len(positions), np.int64)
         for index, position in enumerate(positions):
             row = self.row_at(position)
-            try:
-                rgb = self.store.get(row)
-                check_size(rgb, self.preprocess)
-            except DecodeError as error:
-                raise DataError(
-                    f"The training image {row.file} cannot be used ({error.code}): {error} "
-                    "Find all such files with: lydite data check MANIFEST"
-                ) from error
-            # a pair shares its crop, so that content and place cancel out of the gradient
-            number = position - position % 2 if self.partners else position
-            rng = np.random.default_rng([self.seed, 2, number])
-            crops[index] = self._augment(self._crop(rgb, rng), rng)
+            rng = np.random.default_rng([self.seed, 2, self.draw_of(position)])
+            crops[index] = self.crop(row, rng)
             targets[index] = row.target
         return crops, targets
+
+    def draw_of(self, position: int) -> int:
+        """Return the number that a sample's random choices go by.
+
+        A pair shares its crop, so that content and place cancel out of the gradient.
+        """
+        return position - position % 2 if self.partners else position
+
+    def crop(self, row: Row, rng: np.random.Generator) -> UInt8:
+        """Return one crop of an image, augmented as the settings say: (S, S, 3) uint8.
+
+        Raises:
+            DataError: the image cannot be read any more; the message names the file.
+        """
+        try:
+            rgb = self.store.get(row)
+            check_size(rgb, self.preprocess)
+        except DecodeError as error:
+            raise DataError(
+                f"The training image {row.file} cannot be used ({error.code}): {error} "
+                "Find all such files with: lydite data check MANIFEST"
+            ) from error
+        return self._augment(self._crop(rgb, rng), rng)
 
     def _crop(self, rgb: UInt8, rng: np.random.Generator) -> UInt8:
         """Cut one crop."""
@@ -125,7 +175,9 @@ class Batches:
             y = int(rng.choice(tile_offsets(height, size, preprocess.tiles)))
             x = int(rng.choice(tile_offsets(width, size, preprocess.tiles)))
         else:
-            y, x = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
+            grid = JPEG_BLOCK if self.settings.crop == "grid" else 1
+            y = grid * int(rng.integers((height - size) // grid + 1))
+            x = grid * int(rng.integers((width - size) // grid + 1))
         return np.asarray(rgb[y : y + size, x : x + size], dtype=np.uint8)
 
     def _augment(self, crop: UInt8, rng: np.random.Generator) -> UInt8:
@@ -134,15 +186,10 @@ class Batches:
         if settings.flip and rng.random() < 0.5:
             crop = crop[:, ::-1]
         if settings.blur and rng.random() < settings.blur:
-            radius = float(rng.uniform(0.1, settings.blur_radius))
-            image = Image.fromarray(np.ascontiguousarray(crop))
-            crop = np.asarray(image.filter(ImageFilter.GaussianBlur(radius)))
+            crop = blurred(crop, float(rng.uniform(0.1, settings.blur_radius)))
         if settings.jpeg and rng.random() < settings.jpeg:
             low, high = settings.jpeg_quality
-            buffer = io.BytesIO()
-            image = Image.fromarray(np.ascontiguousarray(crop))
-            image.save(buffer, "JPEG", quality=int(rng.integers(low, high + 1)))
-            crop = np.asarray(Image.open(buffer).convert("RGB"))
+            crop = recompressed(crop, int(rng.integers(low, high + 1)))
         return np.asarray(crop, dtype=np.uint8)
 
 

@@ -13,7 +13,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -23,20 +23,20 @@ from torch import Tensor, nn
 from lydite.data.images import ImageStore
 from lydite.detector import Detector
 from lydite.errors import ConfigError, TrainingError
-from lydite.models.contract import Network
 from lydite.models.surgery import masks_of
 from lydite.recipe import STEPS, Context, Stage, Step
-from lydite.training.batches import Batches
+from lydite.training.batches import Batches, Loaded
 from lydite.training.checkpoint import load_checkpoint_, save_checkpoint
 from lydite.training.device import make_fabric, place_
 from lydite.training.objectives import Objective, cross_entropy
 from lydite.training.settings import TrainSettings
 
 LOADER_TIMEOUT_S = 120.0
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Fitted:
+class Fitted(Generic[Module]):
     """What a training run gives back.
 
     Attributes:
@@ -44,12 +44,12 @@ class Fitted:
         report: steps, final loss (moving average), seconds, images a second, device, precision.
     """
 
-    network: Network
+    network: Module
     report: dict[str, float | int | str | None]
 
 
 def fit(
-    network: Network,
+    network: Module,
     objective: Objective,
     detector: Detector,
     settings: TrainSettings,
@@ -57,17 +57,20 @@ def fit(
     *,
     what: str = "train",
     companions: tuple[nn.Module, ...] = (),
-) -> Fitted:
+    batches: Batches | None = None,
+) -> Fitted[Module]:
     """Train a copy of `network`; killed at any moment, the same call goes on where it stopped.
 
     Args:
-        network: where to begin; stays as it is.
+        network: where to begin; stays as it is. It may be any module that takes (N, 3, S, S) and
+            returns what the objective expects: a tensor or a dictionary of tensors.
         objective: what to minimize.
         detector: gives preprocessing and edits (masked weights stay zero).
         settings: steps, batch, learning rate, crops.
         context: data, seed, scratch folder, progress, device.
         what: name shown in progress.
         companions: further networks that the objective calls (a teacher); moved to the device.
+        batches: where images come from; the training split unless given.
 
     Raises:
         DataError: an image cannot be read, or a class is missing.
@@ -78,19 +81,20 @@ def fit(
     network = copy.deepcopy(network)
     fabric = make_fabric(context, network)
     preprocess = detector.card.preprocess
-    batches = Batches(context.train, preprocess, settings, context.seed, ImageStore())
+    if batches is None:
+        batches = Batches(context.train, preprocess, settings, context.seed, ImageStore())
     run = _Run(fabric, network, objective, settings, context, batches, masks, companions)
     report = run.run(what)
     return Fitted(run.result(), report)
 
 
-class _Run:
+class _Run(Generic[Module]):
     """State of one training run."""
 
     def __init__(
         self,
         fabric: Fabric,
-        network: Network,
+        network: Module,
         objective: Objective,
         settings: TrainSettings,
         context: Context,
@@ -129,10 +133,10 @@ class _Run:
         with ThreadPoolExecutor(1, thread_name_prefix="lydite-loader") as pool:
             waiting = self._fetch(pool, self.step)
             while self.step < total:
-                images, targets = self._receive(waiting)
+                images, clean, targets = self._receive(waiting)
                 if self.step + 1 < total:
                     waiting = self._fetch(pool, self.step + 1)
-                loss = self._update(images, targets)
+                loss = self._update(images, clean, targets)
                 self.loss = loss if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * loss
                 self.step += 1
                 now = time.perf_counter()
@@ -153,7 +157,7 @@ class _Run:
             "devices": self.fabric.world_size,
         }
 
-    def result(self) -> Network:
+    def result(self) -> Module:
         """Return the trained network on the CPU."""
         if self.average is not None:
             self.network.load_state_dict(self.network.state_dict() | self.average)
@@ -164,24 +168,26 @@ class _Run:
         network.eval()
         return network
 
-    def _fetch(self, pool: ThreadPoolExecutor, step: int) -> Future[Any]:
+    def _fetch(self, pool: ThreadPoolExecutor, step: int) -> Future[Loaded]:
         """Start loading a step's batch in the background."""
         rank, world = self.fabric.global_rank, self.fabric.world_size
-        return pool.submit(self.batches.load, self.batches.positions(step, rank, world))
+        return pool.submit(self.batches.fetch, self.batches.positions(step, rank, world))
 
-    def _receive(self, waiting: Future[Any]) -> tuple[Tensor, Tensor]:
-        """Wait for a batch and bring it to the device."""
+    def _receive(self, waiting: Future[Loaded]) -> tuple[Tensor, Tensor, Tensor]:
+        """Wait for a batch and bring it to the device: input, the same undegraded, targets."""
         try:
-            crops, targets = waiting.result(timeout=LOADER_TIMEOUT_S)
+            loaded = waiting.result(timeout=LOADER_TIMEOUT_S)
         except FutureTimeoutError:
-            names = [str(self.batches.row_at(p).file) for p in self.batches.positions(self.step)]
+            names = [str(self.batches.file_at(p)) for p in self.batches.positions(self.step)]
             raise TrainingError(
                 f"Loading a batch took over {LOADER_TIMEOUT_S:.0f} s. One of these files hangs: "
                 + ", ".join(names)
             ) from None
-        return self.normalize(crops), torch.from_numpy(targets).to(self.fabric.device)
+        images = self.normalize(loaded.crops)
+        clean = images if loaded.clean is loaded.crops else self.normalize(loaded.clean)
+        return images, clean, torch.from_numpy(loaded.targets).to(self.fabric.device)
 
-    def _update(self, images: Tensor, targets: Tensor) -> float:
+    def _update(self, images: Tensor, clean: Tensor, targets: Tensor) -> float:
         """Do one optimizer step and return the loss; out of memory halves the pieces."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr_at(self.step)
@@ -191,7 +197,7 @@ class _Run:
             torch.manual_seed((self.seed * 1_000_003 + self.step) % 2**63)
             self.optimizer.zero_grad(set_to_none=True)
             try:
-                loss = self._backward(images, targets)
+                loss = self._backward(images, clean, targets)
                 break
             except RuntimeError as error:
                 if not _out_of_memory(error) or self.pieces * 2 > len(images) // 2:
@@ -210,13 +216,14 @@ class _Run:
         self._after_step_()
         return loss
 
-    def _backward(self, images: Tensor, targets: Tensor) -> float:
+    def _backward(self, images: Tensor, clean: Tensor, targets: Tensor) -> float:
         """Add up the gradients of a batch, in as many pieces as memory needs; return its loss."""
         total = 0.0
-        for part, wanted in zip(images.chunk(self.pieces), targets.chunk(self.pieces), strict=True):
+        parts = zip(*(x.chunk(self.pieces) for x in (images, clean, targets)), strict=True)
+        for part, undegraded, wanted in parts:
             share = len(part) / len(images)
             with self.fabric.autocast():  # for teachers, which Fabric does not know
-                loss = self.objective(self.model(part).float(), part, wanted) * share
+                loss = self.objective(_float(self.model(part)), undegraded, wanted) * share
             self.fabric.backward(loss)
             total += float(loss.detach())
         return total
@@ -265,6 +272,13 @@ class _Normalizer:
         tensor = torch.from_numpy(crops).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         values = tensor.float() * self.scale - self.shift
         return values.contiguous(memory_format=torch.channels_last)
+
+
+def _float(outputs: Any) -> Any:
+    """Return a tensor, or every tensor of a dictionary, in float32."""
+    if isinstance(outputs, dict):
+        return {name: value.float() for name, value in outputs.items()}
+    return outputs.float()
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -19,9 +19,9 @@ class TrainSettings(Frozen):
         weight_decay: decoupled weight decay.
         schedule: "cosine" (linear warm-up, then half a cosine down to zero), or "constant".
         warmup: share of the steps that warms up.
-        crop: where training crops come from: "random" positions, or the very "tiles" that
-            prediction looks at (keeps the phase of a generator's grid, which is easier to learn
-            and less general).
+        crop: where training crops come from: "random" positions; "grid", random multiples of the
+            8 pixels of JPEG's blocks; or the very "tiles" that prediction looks at. The last two
+            keep the phase of a generator's grid, which is easier to learn and less general.
         flip: mirror half of the crops.
         jpeg: probability of re-compressing a crop at a quality in `jpeg_quality`.
         jpeg_quality: lowest and highest quality.
@@ -44,7 +44,7 @@ class TrainSettings(Frozen):
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.01
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: Fraction = 0.1
-    crop: Literal["random", "tiles"] = "random"
+    crop: Literal["random", "grid", "tiles"] = "random"
     flip: bool = True
     jpeg: Fraction = 0.0
     jpeg_quality: tuple[

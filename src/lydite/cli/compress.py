@@ -1,0 +1,167 @@
+"""`lydite compress`: make a detector smaller, down to a rate or a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from lydite.cli.output import emit, progress_reporter, table
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+    from lydite.study.compress import Candidate, Choice
+    from lydite.study.results import Result
+
+RECORD = "compress.json"
+
+
+def register(app: App) -> None:
+    """Add the command."""
+    app.command(compress)
+
+
+def compress(
+    detector: Path,
+    manifest: Path,
+    *,
+    seen: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")],
+    rate: float | None = None,
+    budget: str | None = None,
+    technique: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
+    steps: int = 500,
+    seed: int = 0,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    replace: Annotated[bool, Parameter(negative="")] = False,
+    device: str = "auto",
+    precision: str = "auto",
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Make a detector smaller, down to a rate or a budget; say what was tried.
+
+    Several techniques are tried and measured beside the original. The one that answers best on
+    the validation split is chosen. Killed or stopped, the same command goes on where it was.
+
+    Parameters
+    ----------
+    detector
+        A trained detector's folder; it stays as it is.
+    manifest
+        The images, as `lydite data scan` wrote them.
+    seen
+        Domains of the manifest to learn from; the others are only tested on.
+    rate
+        Share of the parameters to remove, such as 0.9.
+    budget
+        Or a limit: 300kB, 20MMAC, 5ms@onnxruntime or 50kparams.
+    technique
+        Which to try: prune, distill, factorize, prune-int8, distill-int8, factorize-int8. All,
+        unless given.
+    steps
+        Training steps that each technique gets to recover.
+    seed
+        Of every random choice.
+    out
+        Folder to write to; runs/compress-NAME unless given.
+    dry_run
+        Show techniques, rates and expected costs; train nothing.
+    replace
+        Accept a changed request or changed data in a folder that was used before.
+    device
+        auto, cpu or cuda.
+    precision
+        auto, float32 or bfloat16.
+    json
+        Print what was tried and chosen as JSON.
+    """
+    from lydite.compress.budget import parse_budget
+    from lydite.detector import Detector
+    from lydite.files import write_json
+    from lydite.report.html import write_report
+    from lydite.study import compress as room
+    from lydite.study.run import StudyOptions, run_study
+    from lydite.study.spec import DataSpec
+
+    names = technique or tuple(room.TECHNIQUES)
+    limit = parse_budget(budget) if budget else None
+    wanted = room.Request(rate=rate, budget=limit, techniques=names, steps=steps)
+    progress = progress_reporter()
+    source = Detector.load(detector)
+    folder = out or Path("runs") / f"compress-{source.card.name}"
+    record = room.planned(folder / RECORD, source, wanted, progress)
+    candidates = record.candidates
+    if dry_run:
+        emit(record.model_dump(mode="json"), json, lambda: plan_text(candidates))
+        return
+    write_json(folder / RECORD, record.model_dump(mode="json"))
+    data = DataSpec(manifest=manifest, seen=seen, sources=source.card.sources)
+    study = room.study_of(detector, data, candidates, seed, f"compress-{source.card.name}"[:60])
+    options = StudyOptions(folder, None, replace, device, precision, progress)
+    results = run_study(study, options)
+    if not results:  # a helping process under torchrun
+        return
+    choice = room.choose(results, limit)
+    value = record.model_copy(update={"choice": choice}).model_dump(mode="json")
+    write_json(folder / RECORD, value)
+    report = write_report(folder)
+    chosen = folder / "detectors" / choice.recipe
+    value |= {"folder": str(chosen), "report": str(report)}
+    emit(
+        value,
+        json,
+        lambda: (
+            f"{tried_text(candidates, results, choice)}\n\n"
+            f"Chosen: {choice.recipe}, {choice.reason}.\n"
+            f"Detector: {chosen}\nReport: {report.resolve().as_uri()}"
+        ),
+    )
+
+
+def plan_text(candidates: Sequence[Candidate]) -> str:
+    """Return what would be tried, as people read it."""
+    rows = []
+    for item in candidates:
+        costs = item.costs
+        rows.append(
+            [
+                item.technique,
+                item.rate,
+                costs.parameters if costs else None,
+                round(costs.macs / 1e6, 1) if costs else None,
+                round((costs.size_bytes or 0) / 1e3, 1) if costs else None,
+                round(costs.latency_ms, 3) if costs and costs.latency_ms else None,
+                len(item.probes),
+            ]
+        )
+    headers = ["technique", "rate", "parameters", "MMAC", "file kB", "ms", "rates tried"]
+    notes = [f"{item.technique} is left out: {item.why_not}" for item in candidates if item.why_not]
+    return "\n".join([table(headers, rows), *notes])
+
+
+def tried_text(candidates: Sequence[Candidate], results: list[Result], choice: Choice) -> str:
+    """Return everything that was tried, with what it cost and gave."""
+    headers = [
+        "", "recipe", "parameters", "MMAC", "file kB", "times as fast", "val AUC", "val accuracy",
+    ]  # fmt: skip
+    rows: list[list[object]] = []
+    for result in results:
+        figures = {f.metric: f.value for s in result.steps[-1:] for f in s.figures}
+        ratio = result.cost.latency_ratio
+        rows.append(
+            [
+                ">" if result.recipe == choice.recipe else "",
+                result.recipe,
+                result.cost.parameters,
+                round(result.cost.macs / 1e6, 1),
+                round(result.cost.size_bytes / 1e3, 1),
+                None if ratio is None else round(ratio, 2),
+                None if figures.get("auc") is None else round(figures["auc"] or 0.0, 4),
+                None if figures.get("accuracy") is None else round(figures["accuracy"] or 0.0, 4),
+            ]
+        )
+    notes = [f"{item.technique} is left out: {item.why_not}" for item in candidates if item.why_not]
+    return "\n".join([table(headers, rows), *notes])

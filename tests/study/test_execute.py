@@ -1,0 +1,35 @@
+"""What running one recipe notes down of its steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lydite.card import Architecture
+from lydite.data.manifest import Manifest
+from lydite.detector import Detector
+from lydite.recipe import Recipe
+from lydite.study.cache import Cache
+from lydite.study.execute import Learning, Options, execute
+
+
+@pytest.mark.filterwarnings("ignore:The validation AUC")
+def test_a_step_does_not_count_the_time_of_the_training_before_it(
+    tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    config = {"widths": [8]}
+    start = Detector.start(Architecture(network="lydite-small", input_size=64, config=config))
+    start.evolve(steps=({"train": {}},), training={"seconds": 1e6}).save(tmp_path / "trained")
+    recipe = Recipe.model_validate(
+        {
+            "name": "CQ",
+            "start": {"detector": tmp_path / "trained"},
+            "steps": [{"quantize": {"scheme": "linear-int8"}}],
+        }
+    )
+    one = tiny_manifest.select(domain="one")
+    learning = Learning(one.select(split="train"), one.select(split="val"))
+    (cost,) = execute(recipe, learning, Cache(tmp_path / "cache"), Options()).steps
+    assert cost.seconds is not None
+    assert cost.seconds < 1000

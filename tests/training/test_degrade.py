@@ -1,0 +1,61 @@
+"""Degraded copies: deterministic, of the same shape, only what was asked for."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from lydite.training.degrade import Degrade, blurred, recompressed, rescaled
+
+CROP = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+
+
+def test_every_degradation_loses_detail() -> None:
+    for copy in (blurred(CROP, 1.0), rescaled(CROP, 0.5)):
+        assert copy.shape == CROP.shape
+        assert copy.astype(float).std() < 0.8 * CROP.astype(float).std()
+
+
+def test_jpeg_is_pillows() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(CROP).save(buffer, "JPEG", quality=50)
+    assert np.array_equal(recompressed(CROP, 50), np.asarray(Image.open(buffer)))
+
+
+def test_equal_draws_give_equal_copies() -> None:
+    degrade = Degrade(jpeg=1.0, blur=0.5, resize=0.5)
+    one, again = (degrade.apply(CROP, np.random.default_rng(3)) for _ in range(2))
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, degrade.apply(CROP, np.random.default_rng(4)))
+
+
+def test_probabilities_are_kept() -> None:
+    degrade = Degrade(resize=0.25, resize_scale=(0.5, 0.6))
+    changed = [
+        not np.array_equal(CROP, degrade.apply(CROP, np.random.default_rng(n))) for n in range(400)
+    ]
+    assert np.mean(changed) == pytest.approx(0.25, abs=0.08)
+
+
+def test_full_quality_of_scale_is_no_change() -> None:
+    copy = Degrade(resize=1.0, resize_scale=(1.0, 1.0)).apply(CROP, np.random.default_rng(0))
+    assert np.array_equal(copy, CROP)
+    assert copy is not CROP
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({}, "at least one"),
+        ({"jpeg": 0.5, "jpeg_quality": (90, 60)}, "ascend"),
+        ({"resize": 0.5, "resize_scale": (0.9, 0.5)}, "ascend"),
+        ({"noise": 0.5}, "noise"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options: dict[str, object], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        Degrade.model_validate(options)

@@ -1,0 +1,100 @@
+"""Mixed batches: labeled first, unlabeled last, all from the step's number alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from lydite.card import Preprocess
+from lydite.data.images import ImageStore
+from lydite.data.manifest import Manifest
+from lydite.errors import ConfigError
+from lydite.training.batches import Batches
+from lydite.training.degrade import Degrade
+from lydite.training.mixed import MixedBatches, labeled_count
+from lydite.training.objectives import UNLABELED
+from lydite.training.settings import TrainSettings
+
+
+def make(manifest: Manifest, *, share: float = 0.5, **options: object) -> MixedBatches:
+    degrade = options.pop("degrade", None)
+    assert degrade is None or isinstance(degrade, Degrade)
+    settings = TrainSettings.model_validate({"batch": 8, **options})
+    return MixedBatches(
+        manifest.select(split="train", domain="one"),
+        Preprocess(size=64),
+        settings,
+        3,
+        ImageStore(),
+        unlabeled=list(manifest.select(split="train", domain="two").rows()),
+        share=share,
+        degrade=degrade,
+    )
+
+
+def test_labeled_images_are_those_of_plain_batches(tiny_manifest: Manifest) -> None:
+    mixed = make(tiny_manifest)
+    plain = Batches(
+        tiny_manifest.select(split="train", domain="one"),
+        Preprocess(size=64),
+        TrainSettings(batch=4),
+        3,
+        ImageStore(),
+    )
+    for step in range(3):
+        got = mixed.fetch(mixed.positions(step))
+        crops, targets = plain.load(plain.positions(step))
+        np.testing.assert_array_equal(got.crops[:4], crops)
+        np.testing.assert_array_equal(got.targets, [*targets, *[UNLABELED] * 4])
+
+
+def test_each_unlabeled_image_comes_once_an_epoch(tiny_manifest: Manifest) -> None:
+    mixed = make(tiny_manifest)
+    files = [mixed.file_at(p) for step in range(18) for p in mixed.positions(step) if p % 8 >= 4]
+    counts = Counter(files)
+    assert len(counts) == len(mixed.unlabeled) == 24
+    assert set(counts.values()) == {3}
+    assert files[:24] != files[24:48]
+
+
+def test_batches_depend_on_the_step_alone(tiny_manifest: Manifest) -> None:
+    one, other = (make(tiny_manifest, degrade=Degrade(jpeg=0.5, blur=0.5)) for _ in range(2))
+    for step in range(7):
+        one.fetch(one.positions(step))
+    a, b = one.fetch(one.positions(7)), other.fetch(other.positions(7))
+    for name in ("crops", "clean", "targets"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    assert not np.array_equal(a.crops, a.clean)
+
+
+def test_devices_share_one_batch(tiny_manifest: Manifest) -> None:
+    mixed = make(tiny_manifest, degrade=Degrade(jpeg=0.5))
+    whole = mixed.fetch(mixed.positions(5))
+    for rank in range(2):
+        part = mixed.fetch(mixed.positions(5, rank, 2))
+        ours = np.arange(len(whole.targets)) // 2 % 2 == rank
+        np.testing.assert_array_equal(part.crops, whole.crops[ours])
+        np.testing.assert_array_equal(part.targets, whole.targets[ours])
+
+
+def test_degrading_leaves_the_clean_crops_as_they_were(tiny_manifest: Manifest) -> None:
+    plain, degraded = make(tiny_manifest), make(tiny_manifest, degrade=Degrade(jpeg=1.0))
+    a, b = plain.fetch(plain.positions(2)), degraded.fetch(degraded.positions(2))
+    assert a.clean is a.crops
+    np.testing.assert_array_equal(a.clean, b.clean)
+    assert all(not np.array_equal(x, y) for x, y in zip(b.crops, b.clean, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("batch", "share", "labeled"),
+    [(32, 0.5, 16), (8, 0.3, 6), (8, 0.01, 6), (8, 0.99, 2), (3, 0.5, 2), (9, 0.1, 8)],
+)
+def test_labeled_images_are_even_in_number(batch: int, share: float, labeled: int) -> None:
+    assert labeled_count(batch, share) == labeled
+
+
+def test_a_batch_without_room_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"Got 2\. Use at least 3"):
+        labeled_count(2, 0.5)
