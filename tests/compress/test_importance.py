@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from lydite.card import Architecture, Preprocess
+from lydite.compress.factorize import Factorize
 from lydite.compress.gates import gate_gradients
 from lydite.compress.importance import (
     Gates,
@@ -114,6 +115,22 @@ def test_a_batch_s_gate_gradient_is_weight_times_gradient_of_the_readers(name: s
         np.testing.assert_allclose(
             found[group.name].mean(axis=0), expected.detach().numpy(), rtol=2e-3, atol=1e-6
         )
+
+
+def test_gates_stand_before_the_factors_of_split_layers_too() -> None:
+    start = Detector.start(Architecture(network="lydite-small", input_size=32))
+    network = Factorize(rate=0.3).outline(start).network.eval()
+    for parameter in network.parameters():
+        if parameter.dim() > 1:
+            nn.init.kaiming_normal_(parameter)
+    x, y = batch(network)
+    groups = network.groups()
+    assert len(groups) > len(start.network.groups())
+    found = gate_gradients(copy.deepcopy(network).double(), groups, x.double(), y)
+    for group in groups:
+        above, below = (losses(scaled(network, group, 0, 1 + s), x, y) for s in (1e-7, -1e-7))
+        expected = ((above - below) / 2e-7).numpy()
+        np.testing.assert_allclose(found[group.name][:, 0], expected, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", NAMES)
