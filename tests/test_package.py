@@ -36,6 +36,7 @@ EXTRAS = {
     "threadpoolctl",
     "timm",
     "torch",
+    "torch_pruning",
 }
 #: what prediction may use of this package
 PREDICTION = {

@@ -12,7 +12,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from lydite.errors import CardError, ConfigError
 from lydite.files import digest, read_bytes, sha256_file
@@ -80,19 +88,60 @@ class Architecture(Frozen):
     config: dict[str, Any] = {}
 
 
+def _ascending(value: tuple[int, ...]) -> tuple[int, ...]:
+    """Refuse channel numbers that are not ascending."""
+    if any(b <= a for a, b in zip(value, value[1:], strict=False)):
+        raise ValueError("channels to keep must be ascending and different")
+    return value
+
+
+Channels = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_ascending)
+]
+
+
 class KeepChannels(Frozen):
     """A structural edit: of a channel group keep these channels, in this order."""
 
     op: Literal["keep_channels"] = "keep_channels"
     group: str
-    keep: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    keep: Channels
 
-    @field_validator("keep")
-    @classmethod
-    def _ascending(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(b <= a for a, b in zip(value, value[1:], strict=False)):
-            raise ValueError("channels to keep must be ascending and different")
-        return value
+
+class Slice(Frozen):
+    """Where a group's channels lie in one tensor.
+
+    Attributes:
+        tensor: name in the network's state dict.
+        dim: which dimension.
+        repeat: how many consecutive entries belong to one channel.
+        offset: where the group's entries begin along `dim`.
+    """
+
+    tensor: str
+    dim: Annotated[int, Field(ge=0, le=7)]
+    repeat: Annotated[int, Field(ge=1)] = 1
+    offset: Annotated[int, Field(ge=0)] = 0
+
+
+class KeepSlices(Frozen):
+    """A structural edit that carries its channel group with it.
+
+    It serves networks whose groups come out of a trace: rebuilding one takes neither the trace nor
+    the library that made it.
+
+    Attributes:
+        group: the group's name, for people.
+        size: how many channels it has before this edit.
+        slices: every tensor dimension that runs along them.
+        keep: channels to keep, in this order.
+    """
+
+    op: Literal["keep_slices"] = "keep_slices"
+    group: str
+    size: Annotated[int, Field(ge=1)]
+    slices: Annotated[tuple[Slice, ...], Field(min_length=1)]
+    keep: Channels
 
 
 class MaskWeights(Frozen):
@@ -144,7 +193,7 @@ class FactorizeConv(Frozen):
 
 
 Factorization = FactorizeLinear | FactorizeConv
-Edit = Annotated[KeepChannels | MaskWeights | Factorization, Field(discriminator="op")]
+Edit = Annotated[KeepChannels | KeepSlices | MaskWeights | Factorization, Field(discriminator="op")]
 
 
 class Quantization(Frozen):

@@ -101,6 +101,11 @@ class Step(Frozen):
     #: not use them has the same key with and without them
     quiet: ClassVar[frozenset[str]] = frozenset()
 
+    @property
+    def together(self) -> bool:
+        """Whether every process of a team has to run it, rather than the leader alone."""
+        return False
+
     def check(self, stage: Stage) -> None:
         """Refuse an impossible order, and update what is known, in place.
 

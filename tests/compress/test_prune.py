@@ -11,22 +11,18 @@ import pytest
 import torch
 
 from lydite.card import Architecture, KeepChannels, MaskWeights, ScoreMeaning
-from lydite.compress.channels import (
-    ParameterCount,
-    group_scores,
-    l1_scores,
-    l2_scores,
-    plan_channels,
-    top_channels,
-)
-from lydite.compress.mask import Mask, smallest
+from lydite.compress.channels import group_scores, l1_scores, l2_scores, top_channels
+from lydite.compress.mask import Mask, smallest, two_of_four
 from lydite.compress.prune import Prune, prune_edits
+from lydite.compress.rounds import rate_until
+from lydite.compress.widths import ParameterCount, plan_channels
+from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.errors import ConfigError
 from lydite.models import NETWORKS, Network, build
 from lydite.models.cost import count_parameters
 from lydite.models.surgery import masks_of, replay_
-from lydite.recipe import Context, Stage
+from lydite.recipe import Context, Stage, parse_step
 
 
 def fresh(name: str, **config: Any) -> Network:
@@ -222,11 +218,6 @@ def test_the_outline_has_the_size_after_pruning() -> None:
     assert count_parameters(outline.network) <= 0.1 * count_parameters(start.network)
 
 
-def test_timm_network_is_refused_before_work() -> None:
-    with pytest.raises(ConfigError, match="timm/resnet18"):
-        Prune(rate=0.5).check(Stage("timm/resnet18", trained=True))
-
-
 @pytest.mark.parametrize("kind", [Prune, Mask])
 @pytest.mark.parametrize("rate", [0, 1, 90, -0.5, float("nan")])
 def test_rate_outside_is_explained(kind: Any, rate: float) -> None:
@@ -263,8 +254,223 @@ def test_plan_says_that_masks_shrink_nothing() -> None:
     assert "shrinks nothing" in stage.notes[0]
 
 
+def test_two_of_four_against_every_choice() -> None:
+    """No other two weights of a four sum to less; kernels are marked position by position."""
+    weight = np.random.default_rng(0).normal(size=(3, 8, 2, 2))
+    weight[0, :4, 0, 0] = 1.0
+    marked = two_of_four(weight)
+    assert marked.shape == weight.shape
+    for o, first, y, x in itertools.product(range(3), (0, 4), range(2), range(2)):
+        four = np.abs(weight[o, first : first + 4, y, x])
+        least = min(four[list(pair)].sum() for pair in itertools.combinations(range(4), 2))
+        gone = marked[o, first : first + 4, y, x]
+        assert gone.sum() == 2
+        assert four[gone].sum() == least
+    assert marked[0, :4, 0, 0].tolist() == [True, True, False, False]
+
+
+def test_two_of_four_masks_layers_that_fit_and_keeps_the_others(tmp_path: Path) -> None:
+    parent = Detector.start(Architecture(network="lydite-small", config={"widths": [6, 8]}))
+    child = Mask(rate=0.5, pattern="2:4").run(parent, context(tmp_path))
+    (edit,) = child.card.edits
+    assert isinstance(edit, MaskWeights)
+    # three colors and six channels are no multiples of four
+    assert edit.parameters == (
+        "body.1.blocks.0.conv1.weight",
+        "body.1.blocks.0.conv2.weight",
+        "patch.weight",
+    )
+    zeros = 0
+    for name, value in child.network.named_parameters():
+        if name in edit.parameters:
+            assert ((value == 0).view(len(value), -1, 4, *value.shape[2:]).sum(2) == 2).all()
+            zeros += value.numel() // 2
+        else:
+            assert torch.equal(value, parent.network.get_parameter(name))
+    total = sum(p.numel() for p in parent.network.parameters() if p.dim() >= 2)
+    assert child.card.training["zeroed"] == pytest.approx(zeros / total, abs=1e-6)
+
+
+def test_two_of_four_says_who_computes_faster_and_wants_one_half() -> None:
+    stage = Stage("lydite-small", trained=True)
+    Mask(rate=0.5, pattern="2:4").check(stage)
+    assert "NVIDIA's sparse tensor cores would" in stage.notes[1]
+    with pytest.raises(ValueError, match=r"zeros exactly one half; use `rate: 0\.5`"):
+        Mask(rate=0.9, pattern="2:4")
+    assert Mask(rate=0.5).spec() == {"mask": {"rate": 0.5}}
+    assert parse_step({"mask": {"rate": 0.5, "pattern": "2:4"}}).pattern == "2:4"
+
+
+def test_two_of_four_without_a_fitting_layer_is_refused(tmp_path: Path) -> None:
+    parent = Detector.start(Architecture(network="lydite-small", config={"widths": [3, 5]}))
+    with pytest.raises(ConfigError, match="no layer whose number of inputs"):
+        Mask(rate=0.5, pattern="2:4").run(parent, context(tmp_path))
+
+
 def test_masks_survive_pruning(tmp_path: Path) -> None:
     parent = Detector.start(Architecture(network="lydite-medium"))
     child = Prune(rate=0.5).run(Mask(rate=0.5).run(parent, context(tmp_path)), context(tmp_path))
     masks = masks_of(child.network, child.card.edits)
     assert masks["patch.weight"].shape == child.network.get_parameter("patch.weight").shape
+
+
+# ------------------------------------------------------------------------ rates and rounds
+
+
+def test_rates_of_single_groups_override_and_the_rest_reaches_the_rate() -> None:
+    network = fresh("paper-student-1.8m")
+    sizes = {g.name: g.size for g in network.groups()}
+    before = count_parameters(network)
+    rates = {"conv1": 0.0, "conv4": 0.8}
+    for scope in ("uniform", "global"):
+        pruned = fresh("paper-student-1.8m")
+        replay_(pruned, prune_edits(network, 0.6, scope=scope, rates=rates))  # type: ignore[arg-type]
+        after = {g.name: g.size for g in pruned.groups()}
+        assert after["conv1"] == sizes["conv1"]
+        assert after["conv4"] == 48  # a fifth of 256, down to a multiple of 8
+        assert 0.6 <= 1 - count_parameters(pruned) / before <= 0.62
+
+
+def test_rates_that_go_far_enough_leave_the_rest_whole() -> None:
+    network = fresh("paper-student-1.8m")
+    edits = prune_edits(network, 0.05, rates={"conv4": 0.9})
+    assert [edit.group for edit in edits] == ["conv4"]
+
+
+def test_rates_of_unknown_groups_are_refused_with_a_suggestion(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"`rates` of prune: .*'conv44'. Did you mean 'conv4'"):
+        prune_edits(fresh("paper-student-1.8m"), 0.5, rates={"conv44": 0.5})
+
+
+def test_impossible_rate_names_the_fixed_groups() -> None:
+    rates = {name: 0.0 for name in ("conv4", "conv5", "fc1")}
+    with pytest.raises(ConfigError, match="and conv4, conv5, fc1 as `rates` says at most"):
+        prune_edits(fresh("paper-student-1.8m"), 0.9, rates=rates)
+
+
+@pytest.mark.parametrize("value", [1.0, -0.1, 90])
+def test_rates_are_fractions(value: float) -> None:
+    with pytest.raises(ValueError, match="rates.conv1"):
+        Prune(rate=0.5, rates={"conv1": value})
+
+
+def test_fields_at_their_defaults_leave_the_key_as_it_was() -> None:
+    old = {"prune": {"rate": 0.9, "score": "l1", "scope": "uniform", "multiple": 8}}
+    assert Prune(rate=0.9).spec() == old
+    assert Prune(rate=0.9, rounds=2).spec() == {"prune": old["prune"] | {"rounds": 2}}
+    assert parse_step(Prune(rate=0.9, rates={"a": 0.5}).spec()) == Prune(rate=0.9, rates={"a": 0.5})
+    keys = {Prune(rate=0.9, **more).key("0" * 64, {}, 0) for more in ({}, {"rounds": 2})}
+    assert len(keys) == 2
+
+
+def test_rounds_follow_a_geometric_schedule() -> None:
+    assert [rate_until(0.9, n, 2) for n in (1, 2)] == [pytest.approx(1 - 0.1**0.5), 0.9]
+    left = [1 - rate_until(0.7, n, 4) for n in range(5)]
+    ratios = [b / a for a, b in itertools.pairwise(left)]
+    assert ratios == pytest.approx([ratios[0]] * 4)
+
+
+@pytest.mark.parametrize("scope", ["uniform", "global"])
+def test_rounds_end_where_one_round_does(scope: Any, tmp_path: Path) -> None:
+    parent = Detector.start(Architecture(network="paper-student-0.9m", input_size=64))
+    rates = {"conv2": 0.5}
+    step = Prune(rate=0.8, scope=scope, rounds=3, recover=0, rates=rates)
+    made = step.run(parent, context(tmp_path))
+    sizes = {g.name: g.size for g in made.network.groups()}
+    assert sizes["conv2"] == 32
+    removed = 1 - count_parameters(made.network) / count_parameters(parent.network)
+    assert 0.8 <= removed <= 0.815
+    assert made.card.training["parameters_before"] == count_parameters(parent.network)
+    rebuilt = build(parent.card.architecture)
+    replay_(rebuilt, made.card.edits)
+    rebuilt.load_state_dict(made.network.state_dict())
+    if scope == "uniform":
+        assert sizes == {g.name: g.size for g in step.outline(parent).network.groups()}
+    half = 1 - count_parameters(Detector.load(tmp_path / "round-1" / "cut").network) / (
+        count_parameters(parent.network)
+    )
+    assert 1 - 0.2 ** (1 / 3) <= half <= 1 - 0.2 ** (1 / 3) + 0.03
+
+
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+def learning(manifest: Manifest, folder: Path, kill: tuple[str, int] | None = None) -> Context:
+    calls = 0
+
+    def progress(what: str, done: int, _total: int, _note: str) -> None:
+        nonlocal calls
+        if kill and what == kill[0] and done > 0:
+            calls += 1
+            if calls == kill[1]:
+                raise Killed
+
+    train, val = manifest.select(split="train"), manifest.select(split="val")
+    return Context(train, val, seed=5, folder=folder, progress=progress, device="cpu")
+
+
+ROUNDS = Prune(rate=0.6, score="fisher", multiple=1, images=8, rounds=3, recover=3)
+
+
+@pytest.fixture(scope="module")
+def rounds(
+    tiny_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Detector, Detector]:
+    """Return a detector and what uninterrupted rounds make of it."""
+    parent = Detector.start(Architecture(network="lydite-small", input_size=32), seed=1)
+    return parent, ROUNDS.run(parent, learning(tiny_manifest, tmp_path_factory.mktemp("whole")))
+
+
+def test_rounds_train_between_and_not_behind(rounds: tuple[Detector, Detector]) -> None:
+    parent, made = rounds
+    assert count_parameters(made.network) <= 0.4 * count_parameters(parent.network)
+    untrained = ROUNDS.model_copy(update={"recover": 0})
+    assert not untrained.together
+    assert ROUNDS.together
+    # the last round only cuts: its statistics are a part of what the round before left
+    tracked = made.network.state_dict()["body.0.bn.num_batches_tracked"]
+    assert int(tracked) == 2 * 3
+
+
+@pytest.mark.parametrize(
+    "kill",
+    [("prune 1/3", 1), ("recover", 2), ("prune 2/3", 2), ("recover", 5), ("prune 3/3", 2)],
+)
+def test_killed_rounds_end_with_the_same_weights(
+    tiny_manifest: Manifest,
+    tmp_path: Path,
+    rounds: tuple[Detector, Detector],
+    kill: tuple[str, int],
+) -> None:
+    parent, whole = rounds
+    with pytest.raises(Killed):
+        ROUNDS.run(parent, learning(tiny_manifest, tmp_path, kill))
+    resumed = ROUNDS.run(parent, learning(tiny_manifest, tmp_path))
+    assert resumed.card.edits == whole.card.edits
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
+
+
+def test_a_damaged_round_is_done_again(
+    tiny_manifest: Manifest, tmp_path: Path, rounds: tuple[Detector, Detector]
+) -> None:
+    parent, whole = rounds
+    ROUNDS.run(parent, learning(tiny_manifest, tmp_path))
+    (tmp_path / "round-3" / "cut" / "model.safetensors").write_bytes(b"half")
+    again = ROUNDS.run(parent, learning(tiny_manifest, tmp_path))
+    assert again.card.edits == whole.card.edits
+
+
+def test_an_impossible_last_round_is_refused_before_the_first(tmp_path: Path) -> None:
+    parent = Detector.start(Architecture(network="lydite-small", input_size=32))
+    with pytest.raises(ConfigError, match="cannot be reached"):
+        Prune(rate=0.9, rounds=3).run(parent, context(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_plan_counts_the_images_of_rounds() -> None:
+    stage = Stage("lydite-small", trained=True)
+    Prune(rate=0.5, rounds=3, recover=10, scope="global").check(stage)
+    assert stage.images == 2 * 10 * 32
+    assert "each round scores anew" in stage.notes[0]

@@ -7,18 +7,23 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
 
 from lydite.card import (
     Architecture,
+    Card,
     FactorizeConv,
     FactorizeLinear,
     KeepChannels,
+    KeepSlices,
     MaskWeights,
+    Slice,
 )
 from lydite.errors import CardError
 from lydite.models import Network, build
-from lydite.models.surgery import keep_channels_, masks_of, replay_
+from lydite.models.contract import ChannelGroup, Member
+from lydite.models.surgery import edit_for, keep_channels_, masks_of, replay_
 
 EDITS = (
     KeepChannels(group="body.0", keep=(0, 2, 5)),
@@ -239,3 +244,166 @@ def test_masks_of_split_layers_are_forgotten_and_later_ones_kept() -> None:
     }
     with pytest.raises(CardError, match="'body.1.conv.weight', which the network lacks"):
         masks_of(network, [split, masked])
+
+
+# ------------------------------------------------------------- edits that carry their group
+
+
+class Branching(Network):
+    """Two branches, concatenated, with every kind of layer that slices are cut from."""
+
+    family = "branching"
+    traced_size = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Conv2d(3, 4, 1)
+        self.norm = nn.BatchNorm2d(4)
+        self.right = nn.Conv2d(3, 6, 1, bias=False)
+        self.gamma = nn.Parameter(torch.randn(6))
+        self.depthwise = nn.Conv2d(6, 6, 3, padding=1, groups=6)
+        self.mix = nn.Conv2d(10, 5, 1)
+        self.layer_norm = nn.LayerNorm(5)
+        self.hidden = nn.Linear(5 * 4, 8)
+        self.norm1d = nn.BatchNorm1d(8)
+        self.logits = nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left = F.relu(self.norm(self.left(x)))
+        right = self.depthwise(self.right(x)) * self.gamma.view(1, -1, 1, 1)
+        mixed = self.mix(torch.cat([left, right], 1)).permute(0, 2, 3, 1)
+        pooled = F.adaptive_avg_pool2d(self.layer_norm(mixed).permute(0, 3, 1, 2), 2).flatten(1)
+        hidden = F.relu(self.norm1d(self.hidden(pooled)))
+        return self.logits(torch.cat([hidden, -hidden], 1))
+
+    def groups(self) -> list[ChannelGroup]:
+        def along(*names: str) -> list[Member]:
+            return [Member(name, 0) for name in names]
+
+        def norm(name: str) -> list[Member]:
+            return along(
+                *(f"{name}.{t}" for t in ("weight", "bias", "running_mean", "running_var"))
+            )
+
+        right = along("right.weight", "gamma", "depthwise.weight", "depthwise.bias")
+        left = along("left.weight", "left.bias") + norm("norm")
+        mix = along("mix.weight", "mix.bias", "layer_norm.weight", "layer_norm.bias")
+        hidden = along("hidden.weight", "hidden.bias") + norm("norm1d")
+        # the hidden channels are read twice, by two places of one tensor
+        twice = [Member("logits.weight", 1), Member("logits.weight", 1, offset=8)]
+        made = [
+            ("left", 4, [*left, Member("mix.weight", 1)]),
+            ("right", 6, [*right, Member("mix.weight", 1, offset=4)]),
+            ("mix", 5, [*mix, Member("hidden.weight", 1, repeat=4)]),
+            ("hidden", 8, hidden + twice),
+        ]
+        return [ChannelGroup(n, size, tuple(m), (f"{n}.weight",)) for n, size, m in made]
+
+
+def branching() -> Branching:
+    torch.manual_seed(0)
+    network = Branching().eval()
+    for norm in (network.norm, network.norm1d):
+        nn.init.normal_(norm.running_mean, 0, 0.3)
+    return network
+
+
+def edit_of(name: str, keep: tuple[int, ...]) -> KeepSlices:
+    network = branching()
+    edit = edit_for(network, {g.name: g for g in network.groups()}[name], keep)
+    assert isinstance(edit, KeepSlices)
+    return edit
+
+
+@pytest.mark.parametrize("name", ["left", "right", "hidden"])
+def test_cutting_slices_is_closing_what_the_readers_get(name: str) -> None:
+    network, x = branching(), torch.randn(3, 3, 8, 8)
+    group = {g.name: g for g in network.groups()}[name]
+    closed = copy.deepcopy(network)
+    for member in group.members:
+        if member.dim == 1:
+            weight = closed.get_parameter(member.tensor).data
+            for channel in (0, 2):
+                first = member.offset + channel * member.repeat
+                weight[:, first : first + member.repeat] = 0
+    keep = tuple(c for c in range(group.size) if c not in (0, 2))
+    replay_(network, [edit_for(network, group, keep)])
+    assert torch.allclose(network(x), closed(x), atol=1e-6)
+
+
+def test_layers_follow_their_slices() -> None:
+    network = branching()
+    edits = [edit_of("right", (1, 4, 5)), edit_of("mix", (0, 3)), edit_of("hidden", (7,))]
+    replay_(network, edits)
+    depthwise = network.depthwise
+    assert (depthwise.groups, depthwise.in_channels, depthwise.out_channels) == (3, 3, 3)
+    assert (network.mix.in_channels, network.mix.out_channels) == (7, 2)
+    assert network.layer_norm.normalized_shape == (2,)
+    assert (network.hidden.in_features, network.hidden.out_features) == (8, 1)
+    assert network.norm1d.num_features == 1
+    assert network.logits.weight.shape == (2, 2)
+    assert network(torch.randn(2, 3, 8, 8)).shape == (2, 2)
+
+
+def test_the_card_s_json_alone_rebuilds_the_network() -> None:
+    edits = (edit_of("right", (1, 4)), edit_of("mix", (0, 3)))
+    card = Card(
+        name="branching",
+        architecture=Architecture(network="branching"),
+        edits=edits,
+        key="0" * 64,
+    )
+    again = Card.model_validate_json(card.model_dump_json()).edits
+    assert again == edits
+    one, two, x = branching(), branching(), torch.randn(2, 3, 8, 8)
+    replay_(one, edits)
+    replay_(two, again)
+    two.load_state_dict(one.state_dict())
+    assert torch.equal(one(x), two(x))
+    # slices count from what earlier edits left, as group edits do
+    with pytest.raises(CardError, match="along dimension 0 of 'right.weight'"):
+        replay_(two, again)
+
+
+def test_networks_that_name_their_groups_are_cut_by_name() -> None:
+    network = small()
+    group = network.groups()[0]
+    assert edit_for(network, group, (1, 2)) == KeepChannels(group="body.0", keep=(1, 2))
+    edit = KeepSlices(group="a", size=8, slices=(Slice(tensor="x", dim=0),), keep=(0,))
+    with pytest.raises(CardError, match="networks of lydite are cut by the names"):
+        replay_(small(), [edit])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"slices": (Slice(tensor="left.wight", dim=0),)}, "which the network lacks"),
+        ({"slices": (Slice(tensor="__class__", dim=0),)}, "which the network lacks"),
+        ({"slices": (Slice(tensor="norm.num_batches_tracked", dim=0),)}, "its shape is"),
+        ({"slices": (Slice(tensor="left.bias", dim=1),)}, "along dimension 1 of 'left.bias'"),
+        ({"slices": (Slice(tensor="left.bias", dim=0, offset=1),)}, "entries 1 to 4"),
+        ({"slices": (Slice(tensor="left.bias", dim=0, repeat=10**12),)}, "entries 0 to"),
+        ({"keep": (0, 4)}, "'left' must be ascending numbers from 0 to 3"),
+        ({"slices": (Slice(tensor="left.bias", dim=0),)}, "does not run after the card's cuts"),
+        ({"slices": (Slice(tensor="mix.weight", dim=1),)}, "does not run after the card's cuts"),
+    ],
+)
+def test_slices_that_do_not_fit_are_refused(change: dict[str, object], said: str) -> None:
+    edit = edit_of("left", (0, 2)).model_copy(update=change)
+    with pytest.raises(CardError, match=said):
+        replay_(branching(), [edit])
+
+
+def test_cut_away_logits_are_refused() -> None:
+    slices = (Slice(tensor="logits.weight", dim=0), Slice(tensor="logits.bias", dim=0))
+    with pytest.raises(CardError, match=r"gives \(1, 1\) instead of two logits"):
+        replay_(branching(), [KeepSlices(group="logits", size=2, slices=slices, keep=(1,))])
+
+
+def test_replay_leaves_the_mode_as_it_was() -> None:
+    network = branching().train()
+    network.norm.eval()
+    replay_(network, [edit_of("left", (0, 2))])
+    assert network.training
+    assert not network.norm.training
+    assert torch.equal(network.norm.running_mean, branching().norm.running_mean[[0, 2]])

@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("lydite.cli.evaluate", "Score a detector on a manifest."),
     "export": ("lydite.cli.export", "Export a detector for prediction, and check that it agrees."),
     "bench": ("lydite.cli.bench", "Measure latency and size of exported detectors."),
+    "sensitivity": ("lydite.cli.sensitivity", "Measure which channel groups can be spared."),
     "report": ("lydite.cli.report", "Turn results into one offline HTML page."),
     "publish": ("lydite.cli.publish", "Write a study's detector as a folder to give away."),
     "models": ("lydite.cli.models", "List the networks and what they cost."),
@@ -66,6 +67,7 @@ EXTRAS: dict[str, str] = {
     "psutil": "train",
     "threadpoolctl": "train",
     "timm": "timm",
+    "torch_pruning": "timm",
 }
 
 #: stands for a lone dash, which cyclopts takes for an option; no path can hold this character

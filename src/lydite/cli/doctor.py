@@ -31,7 +31,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
         "psutil",
         "threadpoolctl",
     ),
-    "timm": ("timm",),
+    "timm": ("timm", "torch-pruning"),
 }
 #: instruction sets that decide how fast integers and bfloat16 run
 CPU_FLAGS = (

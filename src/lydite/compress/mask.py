@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import copy
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from lydite.card import MaskWeights, ScoreMeaning
 from lydite.compress.prune import WHY_TRAINED, require_fraction
 from lydite.detector import Detector
+from lydite.errors import ConfigError
 from lydite.models.contract import Network
 from lydite.recipe import STEPS, Context, Stage, Step
 from lydite.training.loop import require_trained
+
+Pattern = Literal["any", "2:4"]
 
 
 def smallest(weight: NDArray[np.float64], rate: float) -> NDArray[np.bool_]:
@@ -34,25 +37,63 @@ def smallest(weight: NDArray[np.float64], rate: float) -> NDArray[np.bool_]:
     return marked.reshape(weight.shape)
 
 
-def mask_weights_(network: Network, rate: float) -> MaskWeights:
+def two_of_four(weight: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return True for the two smallest in magnitude of every four weights along the inputs.
+
+    The 2:4 pattern of Mishra et al. 2021, "Accelerating Sparse Deep Neural Networks" (arXiv
+    2104.08378): of each output, and of each position of a kernel, four consecutive inputs.
+
+    Args:
+        weight: (O, I, ...) weights of one layer, I a multiple of 4.
+
+    Returns:
+        A boolean array of the same shape; of equal weights the earlier ones are marked.
+    """
+    last = np.moveaxis(weight, 1, -1)
+    fours = np.abs(last).reshape(-1, 4)
+    order = np.argsort(fours, axis=1, kind="stable")
+    marked = np.zeros(fours.shape, dtype=np.bool_)
+    np.put_along_axis(marked, order[:, :2], True, axis=1)
+    return np.moveaxis(marked.reshape(last.shape), -1, 1)
+
+
+def mask_weights_(network: Network, rate: float, pattern: Pattern = "any") -> MaskWeights:
     """Zero the smallest weights of every convolution and linear layer, in place.
 
     Args:
         network: whose weights are changed.
         rate: share of each layer's weights.
+        pattern: "any": wherever they are; "2:4": see `two_of_four`, layers whose number of inputs
+            is no multiple of four staying as they are.
 
     Returns:
         The edit that tells later training to keep the zeros.
+
+    Raises:
+        ConfigError: "2:4", and no layer has a multiple of four inputs.
     """
     names = []
     for name, parameter in network.named_parameters():
-        if parameter.dim() < 2:
+        if parameter.dim() < 2 or (pattern == "2:4" and parameter.shape[1] % 4):
             continue
-        zero = smallest(parameter.detach().cpu().numpy().astype(np.float64), rate)
+        weight = parameter.detach().cpu().numpy().astype(np.float64)
+        zero = two_of_four(weight) if pattern == "2:4" else smallest(weight, rate)
         with torch.no_grad():
             parameter.masked_fill_(torch.from_numpy(zero).to(parameter.device), 0.0)
         names.append(name)
+    if not names:
+        raise ConfigError(
+            "`pattern: 2:4` finds no layer whose number of inputs is a multiple of four. "
+            "Use the other pattern, `any`."
+        )
     return MaskWeights(parameters=tuple(names))
+
+
+def _zeroed(network: Network) -> float:
+    """Return which share of the weights of convolutions and linear layers is zero."""
+    weights = [p.detach() for p in network.parameters() if p.dim() >= 2]
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    return round(zeros / sum(weight.numel() for weight in weights), 6)
 
 
 @STEPS.add("mask")
@@ -64,16 +105,27 @@ class Mask(Step):
 
     Attributes:
         rate: share of each layer's weights to zero, in (0, 1).
+        pattern: "any" zeros the smallest weights wherever they are; "2:4" (with `rate` 0.5) the two
+            smallest of every four inputs of a layer, which is what NVIDIA's sparse tensor cores
+            can skip; layers whose number of inputs is no multiple of four stay as they are.
     """
 
     kind: ClassVar[str] = "mask"
+    quiet: ClassVar[frozenset[str]] = frozenset({"pattern"})
 
     rate: Annotated[float, Field(gt=0, lt=1)]
+    pattern: Pattern = "any"
 
     @field_validator("rate", mode="before")
     @classmethod
     def _fraction(cls, value: Any) -> Any:
         return require_fraction("mask", value, "weights")
+
+    @model_validator(mode="after")
+    def _half(self) -> Mask:
+        if self.pattern == "2:4" and self.rate != 0.5:
+            raise ValueError("`pattern: 2:4` zeros exactly one half; use `rate: 0.5`")
+        return self
 
     def check(self, stage: Stage) -> None:
         """Refuse an untrained network, and say that nothing shrinks.
@@ -87,16 +139,21 @@ class Mask(Step):
             "`mask` sets weights to zero but shrinks nothing: the file and the multiply-adds stay "
             "as they are. `prune` removes channels."
         )
+        if self.pattern == "2:4":
+            stage.notes.append(
+                "`pattern: 2:4` is for comparison: no runtime that lydite exports to computes "
+                "faster from it. NVIDIA's sparse tensor cores would."
+            )
 
     def run(self, parent: Detector, context: Context) -> Detector:
         """Return the detector with zeros among its weights."""
         network = copy.deepcopy(parent.network)
-        edit = mask_weights_(network, self.rate)
+        edit = mask_weights_(network, self.rate, self.pattern)
         context.progress("mask", 1, 1, f"{len(edit.parameters)} layers")
         return parent.evolve(
             network=network,
             edits=(*parent.card.edits, edit),
             score=ScoreMeaning(),
             measured=(),
-            training={"zeroed": self.rate},
+            training={"zeroed": self.rate if self.pattern == "any" else _zeroed(network)},
         )

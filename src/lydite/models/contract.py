@@ -62,6 +62,8 @@ class Network(nn.Module):
 
     #: plain-word origin, for reports
     family: str = "network"
+    #: side in pixels of the input that channel groups are traced with; None: no trace is needed
+    traced_size: int | None = None
 
     def features(self, x: Tensor) -> Tensor:
         """Return the last feature map, (N, C, h, w)."""
@@ -80,7 +82,12 @@ class Network(nn.Module):
         return None
 
     def groups(self) -> list[ChannelGroup]:
-        """Return the channel groups, input side first. Empty: this network cannot be pruned."""
+        """Return the channel groups, input side first. Empty: this network cannot be pruned.
+
+        Raises:
+            ConfigError: the groups come out of a trace, and this network cannot be traced.
+            MissingExtraError: a trace needs a library that is not installed.
+        """
         return []
 
     def stages(self) -> list[str]:

@@ -11,7 +11,15 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from lydite.card import Edit, Factorization, FactorizeLinear, KeepChannels, MaskWeights
+from lydite.card import (
+    Edit,
+    Factorization,
+    FactorizeLinear,
+    KeepChannels,
+    KeepSlices,
+    MaskWeights,
+    Slice,
+)
 from lydite.errors import CardError, unknown_name
 from lydite.models.chain import Depthwise
 from lydite.models.contract import ChannelGroup, Member, Network
@@ -29,16 +37,35 @@ def replay_(network: Network, edits: Iterable[Edit]) -> None:
     """Apply the edits of a card in order, in place.
 
     Raises:
-        CardError: an edit names a group, channel, layer or parameter that the network does not
-            have, or does to it what cannot be done.
+        CardError: an edit names a group, channel, layer, tensor or parameter that the network does
+            not have, does to it what cannot be done, or what is left does not run.
     """
+    sliced = False
     for edit in edits:
         if isinstance(edit, KeepChannels):
             keep_channels_(network, edit.group, edit.keep)
+        elif isinstance(edit, KeepSlices):
+            keep_slices_(network, edit)
+            sliced = True
         elif isinstance(edit, MaskWeights):
             check_mask(network, edit)
         else:
             split_layer_(network, edit)
+    if sliced:
+        _require_runs(network)
+
+
+def edit_for(network: Network, group: ChannelGroup, keep: Sequence[int]) -> Edit:
+    """Return the edit that keeps these channels of one of the network's groups.
+
+    A group that comes out of a trace is written into the edit, so that replay needs no trace.
+    """
+    if network.traced_size is None:
+        return KeepChannels(group=group.name, keep=tuple(keep))
+    slices = tuple(
+        Slice(tensor=m.tensor, dim=m.dim, repeat=m.repeat, offset=m.offset) for m in group.members
+    )
+    return KeepSlices(group=group.name, size=group.size, slices=slices, keep=tuple(keep))
 
 
 def keep_channels_(network: Network, group: str, keep: Sequence[int]) -> None:
@@ -56,17 +83,40 @@ def keep_channels_(network: Network, group: str, keep: Sequence[int]) -> None:
         CardError: no such group, or the channels are not ascending numbers below its size.
     """
     found = _find_group(network, group)
-    ascending = all(a < b for a, b in zip(keep, keep[1:], strict=False))
-    if not keep or not ascending or keep[0] < 0 or keep[-1] >= found.size:
-        shown = str(list(keep[:8]))[:-1] + (", ...]" if len(keep) > 8 else "]")
+    _check_channels(group, found.size, keep)
+    _cut_all_(network, found.members, found.size, keep)
+
+
+def keep_slices_(network: Network, edit: KeepSlices) -> None:
+    """Do the same with a group that the edit itself describes, in place.
+
+    Raises:
+        CardError: a slice does not fit the network's tensors, the channels do not fit the group, or
+            the network knows its groups by name.
+    """
+    if network.traced_size is None:
         raise CardError(
-            f"The channels to keep of group '{group}' must be ascending numbers from 0 to "
-            f"{found.size - 1}. Got {shown}."
+            f"The card cuts slices of group '{edit.group}', but networks of {network.family} are "
+            "cut by the names of their groups."
         )
-    for member in found.members:
-        _cut_(network, member, found.size, keep)
-    for owner in {member.tensor.rpartition(".")[0] for member in found.members}:
-        _renumber_(network.get_submodule(owner))
+    _check_channels(edit.group, edit.size, edit.keep)
+    tensors = network.state_dict()
+    for part in edit.slices:
+        tensor = tensors.get(part.tensor)
+        if tensor is None:
+            raise CardError(
+                f"The card cuts the tensor '{part.tensor}' of group '{edit.group}', which the "
+                "network lacks."
+            )
+        end = part.offset + edit.size * part.repeat
+        if part.dim >= tensor.dim() or end > tensor.shape[part.dim]:
+            raise CardError(
+                f"The card cuts entries {part.offset} to {end - 1} along dimension {part.dim} of "
+                f"'{part.tensor}' for group '{edit.group}', but its shape is "
+                f"{tuple(tensor.shape)}."
+            )
+    members = [Member(s.tensor, s.dim, s.repeat, s.offset) for s in edit.slices]
+    _cut_all_(network, members, edit.size, edit.keep)
 
 
 def split_layer_(network: Network, edit: Factorization) -> None:
@@ -128,7 +178,7 @@ def masks_of(network: nn.Module, edits: Iterable[Edit]) -> dict[str, Tensor]:
     for edit in edits:
         if isinstance(edit, MaskWeights):
             names |= dict.fromkeys(edit.parameters)
-        elif not isinstance(edit, KeepChannels):
+        elif isinstance(edit, Factorization):
             gone = f"{edit.layer}."
             names = {name: None for name in names if not name.startswith(gone)}
     check_mask(network, MaskWeights(parameters=tuple(names)))
@@ -145,6 +195,28 @@ def _find_group(network: Network, name: str) -> ChannelGroup:
     if name not in groups:
         raise CardError(unknown_name("channel group", name, groups))
     return groups[name]
+
+
+def _check_channels(group: str, size: int, keep: Sequence[int]) -> None:
+    """Refuse channels that are not ascending numbers below the group's size."""
+    ascending = all(a < b for a, b in zip(keep, keep[1:], strict=False))
+    if not keep or not ascending or keep[0] < 0 or keep[-1] >= size:
+        shown = str(list(keep[:8]))[:-1] + (", ...]" if len(keep) > 8 else "]")
+        raise CardError(
+            f"The channels to keep of group '{group}' must be ascending numbers from 0 to "
+            f"{size - 1}. Got {shown}."
+        )
+
+
+def _cut_all_(network: Network, members: Iterable[Member], size: int, keep: Sequence[int]) -> None:
+    """Cut every tensor along a group's channels, each dimension once, and renumber its layer."""
+    along: dict[tuple[str, int], list[Member]] = {}
+    for member in members:
+        along.setdefault((member.tensor, member.dim), []).append(member)
+    for (tensor, dim), parts in along.items():
+        _cut_(network, tensor, dim, parts, size, keep)
+    for owner in sorted({tensor.rpartition(".")[0] for tensor, _ in along}):
+        _renumber_(network.get_submodule(owner))
 
 
 def _find_layer(network: Network, name: str) -> nn.Conv2d | nn.Linear:
@@ -178,17 +250,21 @@ def _require_ranks(
         )
 
 
-def _cut_(network: Network, member: Member, size: int, keep: Sequence[int]) -> None:
-    """Cut one tensor along one dimension."""
-    owner, _, attribute = member.tensor.rpartition(".")
+def _cut_(
+    network: Network, name: str, dim: int, parts: Sequence[Member], size: int, keep: Sequence[int]
+) -> None:
+    """Cut one tensor along one dimension, in which the channels may lie several times."""
+    owner, _, attribute = name.rpartition(".")
     module = network.get_submodule(owner)
     old: Tensor = getattr(module, attribute)
-    start, repeat = member.offset, member.repeat
-    stop = start + size * repeat
-    kept = torch.tensor(keep)[:, None] * repeat + torch.arange(repeat) + start
-    before, after = torch.arange(start), torch.arange(stop, old.shape[member.dim])
-    index = torch.cat([before, kept.flatten(), after]).to(old.device)
-    new = old.detach().index_select(member.dim, index)
+    left = torch.ones(old.shape[dim], dtype=torch.bool)
+    wanted = torch.zeros(size, dtype=torch.bool)
+    wanted[list(keep)] = True
+    for part in parts:
+        left[part.offset : part.offset + size * part.repeat] &= wanted.repeat_interleave(
+            part.repeat
+        )
+    new = old.detach().index_select(dim, left.nonzero().flatten().to(old.device))
     if isinstance(old, nn.Parameter):
         new = nn.Parameter(new, requires_grad=old.requires_grad)
     setattr(module, attribute, new)
@@ -196,13 +272,42 @@ def _cut_(network: Network, member: Member, size: int, keep: Sequence[int]) -> N
 
 def _renumber_(module: nn.Module) -> None:
     """Set a layer's own numbers after the shapes of its tensors."""
-    if isinstance(module, Depthwise):
-        module.out_channels = module.weight.shape[0]
-        module.in_channels = module.groups = module.out_channels // module.multiplier
-    elif isinstance(module, nn.Conv2d):
-        module.out_channels = module.weight.shape[0]
-        module.in_channels = module.weight.shape[1] * module.groups
+    if isinstance(module, nn.Conv2d):
+        outputs, inputs = module.weight.shape[:2]
+        if isinstance(module, Depthwise):
+            module.groups = outputs // module.multiplier
+        elif is_depthwise(module):
+            module.groups = outputs // (module.out_channels // module.groups)
+        module.out_channels, module.in_channels = outputs, inputs * module.groups
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.BatchNorm2d):
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
         module.num_features = module.weight.shape[0]
+    elif isinstance(module, nn.LayerNorm):
+        module.normalized_shape = tuple(module.weight.shape)
+
+
+def is_depthwise(module: nn.Conv2d) -> bool:
+    """Tell whether every input channel has a convolution of its own."""
+    return module.groups == module.in_channels > 1
+
+
+def _require_runs(network: Network) -> None:
+    """Refuse a network that slices left in shapes that do not go together."""
+    assert network.traced_size is not None, "only such networks are cut by slices"
+    modes = {module: module.training for module in network.modules()}
+    device = next(network.parameters()).device
+    x = torch.zeros(1, 3, network.traced_size, network.traced_size, device=device)
+    try:
+        with torch.no_grad():
+            shape = tuple(network.eval()(x).shape)
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        raise CardError(
+            f"The network does not run after the card's cuts: {error}. The card is damaged, or "
+            "was made for another version of the network."
+        ) from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    if shape != (1, 2):
+        raise CardError(f"After the card's cuts the network gives {shape} instead of two logits.")

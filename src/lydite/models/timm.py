@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lydite.card import Architecture, Frozen, validate
 from lydite.errors import ConfigError, MissingExtraError
-from lydite.models.contract import Network
+from lydite.models.contract import ChannelGroup, Network
 
 #: the schemas that a compiled torchvision registers and its Python half expects
 _TORCHVISION_SCHEMAS = {
@@ -36,17 +36,21 @@ class TimmConfig(Frozen):
 
 
 class TimmNetwork(Network):
-    """A network of timm with two classes; its channel groups are not known.
+    """A network of timm with two classes; its channel groups come out of a trace.
 
     Args:
         model: from `timm.create_model`.
+        size: side of the input in pixels.
     """
 
     family = "timm"
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, size: int) -> None:
         super().__init__()
         self.model = model
+        self.traced_size = size
+        # groups of the network with these shapes; other shapes are traced anew
+        self._traced: tuple[tuple[torch.Size, ...], tuple[ChannelGroup, ...]] | None = None
 
     def features(self, x: Tensor) -> Tensor:
         """Return timm's features: (N, C, h, w), for transformers (N, tokens, C)."""
@@ -55,6 +59,20 @@ class TimmNetwork(Network):
     def head(self, features: Tensor) -> Tensor:
         """Return (N, 2) logits from the features."""
         return self.model.forward_head(features)  # type: ignore[operator,no-any-return]
+
+    def groups(self) -> list[ChannelGroup]:
+        """Return the traced channel groups, called like the layers that make the channels.
+
+        Raises:
+            ConfigError: this network cannot be traced, or nothing of it can be cut.
+            MissingExtraError: torch-pruning is not installed.
+        """
+        from lydite.models.dependency import traced_groups
+
+        shapes = tuple(value.shape for value in self.state_dict().values())
+        if self._traced is None or self._traced[0] != shapes:
+            self._traced = (shapes, tuple(traced_groups(self)))
+        return list(self._traced[1])
 
 
 def build_timm(architecture: Architecture) -> Network:
@@ -80,7 +98,9 @@ def build_timm(architecture: Architecture) -> Network:
             f"timm {timm.__version__} has no network '{name}'.{hint} "
             "`timm.list_models()` in Python shows all."
         )
-    network = TimmNetwork(_create(timm, name, architecture.input_size, config))
+    network = TimmNetwork(
+        _create(timm, name, architecture.input_size, config), architecture.input_size
+    )
     _require_runs(network, architecture)
     return network
 
@@ -93,11 +113,11 @@ def import_timm() -> ModuleType:
     """
     if importlib.util.find_spec("timm") is None:
         raise MissingExtraError("timm", "timm")
-    _mend_torchvision()
+    mend_torchvision()
     return importlib.import_module("timm")
 
 
-def _mend_torchvision() -> None:
+def mend_torchvision() -> None:
     """Define the operators that torchvision's Python half expects, if nothing else does.
 
     A torchvision built for another torch does not load its compiled operators, and its import then

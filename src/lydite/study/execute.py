@@ -141,9 +141,9 @@ def _do(
         return cache.store(made)
 
 
-def _trains(step: object) -> bool:
+def _trains(step: Step) -> bool:
     """Tell whether a step trains, and so reports its seconds and works on several devices."""
-    return isinstance(step, TrainSettings)
+    return step.together or isinstance(step, TrainSettings)
 
 
 def _context(
