@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lydite.card import Architecture, KeepChannels, Preprocess, load_card, parse_card
+from lydite.card import Architecture, Preprocess, load_card, parse_card
 from lydite.detector import Detector
+from lydite.edits import KeepChannels
 from lydite.errors import CardError, LyditeError
 from lydite.files import sha256_file, write_json
 from lydite.models.surgery import keep_channels_

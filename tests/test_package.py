@@ -42,6 +42,8 @@ EXTRAS = {
 PREDICTION = {
     "lydite",
     "lydite.card",
+    "lydite.config",
+    "lydite.edits",
     "lydite.errors",
     "lydite.files",
     "lydite.onnx_guard",

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
 
-from lydite.card import Architecture, Frozen, Preprocess, validation_sentence
+from lydite.card import Architecture, Preprocess
+from lydite.config import Frozen, validation_sentence
 from lydite.errors import ConfigError
 from lydite.files import digest
 from lydite.registry import Registry

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lydite.card import Architecture, FactorizeConv, FactorizeLinear, ScoreMeaning
+from lydite.card import Architecture, ScoreMeaning
 from lydite.compress.factorize import Factorize
 from lydite.compress.layers import Choice, find_layers
 from lydite.compress.splitting import edit_of, factorize_
 from lydite.detector import Detector
+from lydite.edits import FactorizeConv, FactorizeLinear
 from lydite.errors import CardError, ConfigError
 from lydite.models import Network, build
 from lydite.models.cost import count_macs, count_parameters

@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lydite.card import Architecture, FactorizeConv
+from lydite.card import Architecture
 from lydite.compress.distill import Distill
 from lydite.compress.factorize import Factorize
 from lydite.compress.mask import Mask
 from lydite.compress.prune import Prune, prune_edits
 from lydite.compress.quantize import Quantize
 from lydite.detector import Detector
+from lydite.edits import FactorizeConv
 from lydite.errors import ConfigError
 from lydite.export.inspection import inspect_quantized
 from lydite.export.onnx import export

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lydite.card import Architecture, KeepChannels, MaskWeights, ScoreMeaning
+from lydite.card import Architecture, ScoreMeaning
 from lydite.compress.channels import group_scores, l1_scores, l2_scores, top_channels
 from lydite.compress.mask import Mask, smallest, two_of_four
 from lydite.compress.prune import Prune, prune_edits
@@ -18,6 +18,7 @@ from lydite.compress.rounds import rate_until
 from lydite.compress.widths import ParameterCount, plan_channels
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
+from lydite.edits import KeepChannels, MaskWeights
 from lydite.errors import ConfigError
 from lydite.models import NETWORKS, Network, build
 from lydite.models.cost import count_parameters

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lydite.card import Architecture, MaskWeights
+from lydite.card import Architecture
 from lydite.compress.fake_quantize import (
     RANGE_MOMENTUM,
     FakeQuantized,
@@ -26,6 +26,7 @@ from lydite.compress.qat import Qat, require_mirrored
 from lydite.compress.quantize import Quantize, balanced_sample
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
+from lydite.edits import MaskWeights
 from lydite.errors import ConfigError, TrainingError
 from lydite.export.calibrate import calibrate
 from lydite.export.inspection import inspect_quantized

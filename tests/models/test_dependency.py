@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-from lydite.card import Architecture, KeepSlices
+from lydite.card import Architecture
 from lydite.compress.gates import gate_gradients
 from lydite.compress.prune import Prune, prune_edits
 from lydite.detector import Detector
+from lydite.edits import KeepSlices
 from lydite.errors import ConfigError, MissingExtraError
 from lydite.models import Network, build
 from lydite.models.cost import count_parameters

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lydite.card import Architecture, KeepChannels
+from lydite.card import Architecture
+from lydite.edits import KeepChannels
 from lydite.errors import ConfigError
 from lydite.models import NETWORKS, Network, build, describe
 from lydite.models.cost import count_parameters

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from lydite.card import (
-    Architecture,
-    Card,
+from lydite.card import Architecture, Card
+from lydite.edits import (
     FactorizeConv,
     FactorizeLinear,
     KeepChannels,

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lydite.card import Architecture, MaskWeights
+from lydite.card import Architecture
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
+from lydite.edits import MaskWeights
 from lydite.errors import ResumeError, TrainingError
 from lydite.recipe import Context
 from lydite.training.checkpoint import CHECKPOINT_NAME

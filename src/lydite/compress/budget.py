@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from lydite.card import Frozen, Quantization
+from lydite.card import Quantization
+from lydite.config import Frozen
 from lydite.detector import Detector
 from lydite.errors import ConfigError
 from lydite.export.bench import bench

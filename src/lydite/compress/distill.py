@@ -13,12 +13,13 @@ from typing import Annotated, Any, ClassVar
 import torch
 from pydantic import Field, field_validator, model_validator
 
-from lydite.card import Architecture, Fraction
+from lydite.card import Architecture
 from lydite.compress.methods import Logits, Methods, distillation, views_of
 from lydite.compress.prune import require_fraction
 from lydite.compress.students import student_for_rate
 from lydite.compress.teachers import hint_for, load_teachers, require_views, teacher_digests
 from lydite.compress.unlabeled import TransferSet, Unlabeled
+from lydite.config import Fraction
 from lydite.data.images import ImageStore
 from lydite.detector import Detector
 from lydite.errors import DataError

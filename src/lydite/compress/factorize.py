@@ -8,12 +8,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 from torch import nn
 
-from lydite.card import Factorization, FactorizeLinear, ScoreMeaning
+from lydite.card import ScoreMeaning
 from lydite.compress.layers import Choice, Energy, Rank, Which, find_layers
 from lydite.compress.prune import WHY_TRAINED, require_fraction
 from lydite.compress.ranks import Report
 from lydite.compress.splitting import choose_splits, choose_splits_by_rate, edit_of, factorize_
 from lydite.detector import Detector
+from lydite.edits import Factorization, FactorizeLinear
 from lydite.errors import ConfigError
 from lydite.models.contract import Network
 from lydite.models.cost import count_macs, count_parameters

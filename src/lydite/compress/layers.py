@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator
 from torch import nn
 
-from lydite.card import Frozen
 from lydite.compress.prune import require_fraction
 from lydite.compress.ranks import Layer
+from lydite.config import Frozen
 from lydite.errors import ConfigError, unknown_name
 from lydite.models.contract import Network
 from lydite.models.factorized import Factorized, Method, why_whole

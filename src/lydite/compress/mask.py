@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from lydite.card import MaskWeights, ScoreMeaning
+from lydite.card import ScoreMeaning
 from lydite.compress.prune import WHY_TRAINED, require_fraction
 from lydite.detector import Detector
+from lydite.edits import MaskWeights
 from lydite.errors import ConfigError
 from lydite.models.contract import Network
 from lydite.recipe import STEPS, Context, Stage, Step

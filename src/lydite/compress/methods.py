@@ -13,7 +13,7 @@ import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
-from lydite.card import Frozen
+from lydite.config import Frozen
 from lydite.models.contract import Network
 from lydite.training.hints import View, attention_loss, hint_loss, look, patch_loss
 from lydite.training.objectives import (

@@ -11,12 +11,13 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from lydite.card import Edit, ScoreMeaning
+from lydite.card import ScoreMeaning
 from lydite.compress.channels import Floats, top_channels
 from lydite.compress.importance import DATA_SCORES, Gates, Score, channel_scores, watch_gates
 from lydite.compress.rounds import Widths, staged
 from lydite.compress.widths import ParameterCount, Scope
 from lydite.detector import Detector
+from lydite.edits import Edit
 from lydite.models.contract import Network
 from lydite.models.surgery import edit_for, replay_
 from lydite.recipe import STEPS, Context, Stage, Step

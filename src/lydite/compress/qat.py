@@ -15,10 +15,11 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from lydite.card import Fraction, Quantization, ScoreMeaning
+from lydite.card import Quantization, ScoreMeaning
 from lydite.compress.fake_quantize import FakeQuantized
 from lydite.compress.quantize import balanced_sample, calibration_tiles
 from lydite.compress.trace import program_of
+from lydite.config import Fraction
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.errors import TrainingError

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lydite.card import Fraction, Frozen, Sha256
+from lydite.config import Fraction, Frozen, Sha256
 from lydite.files import write_json
 
 SENSITIVITY_VERSION = 1

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from lydite.card import Factorization, FactorizeConv, FactorizeLinear
 from lydite.compress.layers import Energy, LayerRate, Rank
 from lydite.compress.lowrank import factors_of
 from lydite.compress.ranks import (
@@ -21,6 +20,7 @@ from lydite.compress.ranks import (
     splits_to_remove,
     weight_of,
 )
+from lydite.edits import Factorization, FactorizeConv, FactorizeLinear
 from lydite.errors import ConfigError
 from lydite.models.contract import Network
 from lydite.models.cost import count_parameters

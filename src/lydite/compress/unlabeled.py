@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from lydite.card import Frozen
+from lydite.config import Frozen
 from lydite.data.folder import image_files
 from lydite.data.manifest import Manifest, Row
 from lydite.data.scan.read import FileFacts, read_facts

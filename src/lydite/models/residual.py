@@ -15,7 +15,8 @@ import torch.nn.functional as F  # noqa: N812
 from pydantic import Field
 from torch import Tensor, nn
 
-from lydite.card import Architecture, Frozen, validate
+from lydite.card import Architecture
+from lydite.config import Frozen, validate
 from lydite.errors import ConfigError
 from lydite.models.contract import NETWORKS, Builder, ChannelGroup, Member, Network, NetworkInfo
 from lydite.models.factorized import Factorized, outputs_of, rank_groups, reader_of, writer_of

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from lydite.card import (
+from lydite.edits import (
     Edit,
     Factorization,
     FactorizeLinear,

@@ -12,7 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lydite.card import Architecture, Frozen, validate
+from lydite.card import Architecture
+from lydite.config import Frozen, validate
 from lydite.errors import ConfigError, MissingExtraError
 from lydite.models.contract import ChannelGroup, Network
 

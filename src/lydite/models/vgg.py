@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from lydite.card import Architecture, Frozen, validate
+from lydite.card import Architecture
+from lydite.config import Frozen, validate
 from lydite.models.chain import Depthwise, chain_groups
 from lydite.models.contract import NETWORKS, Builder, ChannelGroup, Network, NetworkInfo
 

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from lydite.card import Frozen, Sha256, validate
 from lydite.compress.budget import (
     Budget,
     Costs,
@@ -24,6 +23,7 @@ from lydite.compress.budget import (
     outline_of,
     timed,
 )
+from lydite.config import Frozen, Sha256, validate
 from lydite.detector import Detector
 from lydite.errors import ConfigError, unknown_name
 from lydite.files import read_json

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from lydite.card import Figure, Frozen, Sha256, validation_sentence
+from lydite.card import Figure
+from lydite.config import Frozen, Sha256, validation_sentence
 from lydite.errors import DataError
 from lydite.files import read_json, write_json
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, model_validator
 
-from lydite.card import Frozen, validate
+from lydite.config import Frozen, validate
 from lydite.errors import ConfigError, FileError, unknown_name
 from lydite.recipe import AnyStep, Recipe, Start
 

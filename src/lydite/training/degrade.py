@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from pydantic import Field, model_validator
 
-from lydite.card import Fraction, Frozen
+from lydite.config import Fraction, Frozen
 
 UInt8 = NDArray[np.uint8]
 Quality = Annotated[int, Field(ge=1, le=100)]

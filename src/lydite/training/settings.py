@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lydite.card import Fraction, Frozen
+from lydite.config import Fraction, Frozen
 
 
 class TrainSettings(Frozen):

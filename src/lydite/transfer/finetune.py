@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from lydite.card import Fraction
+from lydite.config import Fraction
 from lydite.detector import Detector
 from lydite.recipe import STEPS, Context, Stage, Step
 from lydite.training.loop import fit, require_trained
