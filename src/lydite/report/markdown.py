@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,18 +15,26 @@ _MAX_PAGE_BYTES = 1024 * 1024
 
 
 def study_table(results: Sequence[Result]) -> str:
-    """Return a row per result: what it costs, and accuracy and AUC on seen and unseen domains.
+    """Return a row per recipe: what it costs, and accuracy and AUC on seen and unseen domains.
 
-    AUC with its 95 % interval for the seen domains and the mean over the unseen ones; for each
-    unseen domain the AUC alone.
+    Of one seed, accuracy and AUC come with their 95 % intervals for the seen domains and the mean
+    over the unseen ones; for each unseen domain the AUC alone. Of several seeds, each number is
+    the mean over them and, behind a plus-minus, their standard deviation.
 
     Args:
-        results: of one study, in the order of the rows.
+        results: of one study, in the order of the rows; those of one recipe make one row.
     """
     unseen = unseen_domains(results)
+    recipes: dict[str, list[Result]] = {}
+    for result in results:
+        recipes.setdefault(result.recipe, []).append(result)
     header = ["recipe", "parameters", "MMAC", "file kB", "faster", "accuracy seen", "AUC seen"]
     header += ["mean AUC unseen", *(f"AUC {domain}" for domain in unseen)]
-    rows = [_row(result, unseen) for result in results]
+    rows = [_row(group, unseen) for group in recipes.values()]
+    if any(len(group) > 1 for group in recipes.values()):
+        header.insert(1, "seeds")
+        for row, group in zip(rows, recipes.values(), strict=True):
+            row.insert(1, str(len(group)))
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -68,31 +77,37 @@ def fill(page: Path, name: str, results_folder: Path, order: Sequence[str]) -> b
     return True
 
 
-def _row(result: Result, unseen: Sequence[str]) -> list[str]:
-    """Return one result's cells."""
-    cost = result.cost
+def _row(group: Sequence[Result], unseen: Sequence[str]) -> list[str]:
+    """Return the cells of one recipe's results, one a seed."""
+    costs = [result.cost for result in group]
+    ratios = [cost.latency_ratio for cost in costs if cost.latency_ratio is not None]
     seen = {"group": "seen", "split": "test"}
     mean = {"group": "unseen-mean", "split": "test"}
-    name = result.recipe if result.seed == 0 else f"{result.recipe} (seed {result.seed})"
     return [
-        name,
-        f"{cost.parameters:,}",
-        f"{cost.macs / 1e6:.1f}",
-        f"{cost.size_bytes / 1e3:,.0f}",
-        "-" if cost.latency_ratio is None else f"{cost.latency_ratio:.1f}x",
-        _cell(result, "accuracy", seen, interval=True),
-        _cell(result, "auc", seen, interval=True),
-        _cell(result, "auc", mean, interval=True),
-        *(_cell(result, "auc", {"domain": d, "split": "test"}) for d in unseen),
+        group[0].recipe,
+        f"{statistics.mean(cost.parameters for cost in costs):,.0f}",
+        f"{statistics.mean(cost.macs for cost in costs) / 1e6:.1f}",
+        f"{statistics.mean(cost.size_bytes for cost in costs) / 1e3:,.0f}",
+        f"{statistics.mean(ratios):.1f}x" if ratios else "-",
+        _cell(group, "accuracy", seen, interval=True),
+        _cell(group, "auc", seen, interval=True),
+        _cell(group, "auc", mean, interval=True),
+        *(_cell(group, "auc", {"domain": d, "split": "test"}) for d in unseen),
     ]
 
 
-def _cell(result: Result, metric: str, where: dict[str, str], *, interval: bool = False) -> str:
-    """Return a figure, with its interval if wanted and known."""
-    figure = result.figure(metric, **where)
-    if figure is None or figure.value is None:
+def _cell(
+    group: Sequence[Result], metric: str, where: dict[str, str], *, interval: bool = False
+) -> str:
+    """Return a figure, with its interval or its spread over seeds if wanted and known."""
+    figures = [result.figure(metric, **where) for result in group]
+    values = [f.value for f in figures if f is not None and f.value is not None]
+    if not values:
         return "-"
-    text = f"{figure.value:.3f}"
-    if interval and figure.low is not None and figure.high is not None:
+    text = f"{statistics.mean(values):.3f}"
+    if len(group) > 1:
+        return f"{text} ± {statistics.stdev(values):.3f}" if interval and values[1:] else text
+    (figure,) = figures
+    if interval and figure is not None and figure.low is not None and figure.high is not None:
         text += f" [{figure.low:.3f}, {figure.high:.3f}]"
     return text

@@ -1,0 +1,53 @@
+"""The Markdown table that pages quote: exact cells from made-up results."""
+
+from __future__ import annotations
+
+from lydite.card import Figure
+from lydite.report.markdown import study_table
+from lydite.study.results import Cost, Result
+
+SEEN, MEAN = {"group": "seen", "split": "test"}, {"group": "unseen-mean", "split": "test"}
+
+
+def result(recipe: str, seed: int, accuracy: float, parameters: int = 2000) -> Result:
+    far = {"domain": "far", "split": "test"}
+    return Result.model_construct(
+        recipe=recipe,
+        seed=seed,
+        seen=("near",),
+        cost=Cost(parameters=parameters, macs=3_000_000, size_bytes=8000, latency_ratio=2.0),
+        figures=(
+            Figure(metric="accuracy", value=accuracy, low=0.5, high=0.9, slice=SEEN),
+            Figure(metric="auc", value=accuracy, low=0.5, high=0.9, slice=MEAN),
+            Figure(metric="auc", value=accuracy - 0.1, low=0.4, high=0.8, slice=far),
+        ),
+    )
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+def test_one_seed_shows_intervals() -> None:
+    header, rule, row = cells(study_table([result("BL", 0, 0.75)]))
+    assert header == [
+        "recipe", "parameters", "MMAC", "file kB", "faster", "accuracy seen", "AUC seen",
+        "mean AUC unseen", "AUC far",
+    ]  # fmt: skip
+    assert len(rule) == len(header)
+    assert row == [
+        "BL", "2,000", "3.0", "8", "2.0x", "0.750 [0.500, 0.900]", "-", "0.750 [0.500, 0.900]",
+        "0.650",
+    ]  # fmt: skip
+
+
+def test_seeds_of_a_recipe_become_one_row_with_mean_and_deviation() -> None:
+    results = [result("BL", 0, 0.9), result("CPF", 0, 0.7), result("CPF", 1, 0.8, 3000)]
+    header, _, one, several = cells(study_table(results))
+    assert header[:2] == ["recipe", "seeds"]
+    assert one[:3] == ["BL", "1", "2,000"]
+    assert one[6] == "0.900 [0.500, 0.900]"
+    # 0.7 and 0.8: mean 0.75, standard deviation 0.1 / sqrt(2)
+    assert several[:3] == ["CPF", "2", "2,500"]
+    assert several[6] == "0.750 ± 0.071"
+    assert several[-1] == "0.650"
