@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.evaluate.calibrate import calibrate
 from lydite.files import sha256_file
-from lydite.study.compress import choose
+from lydite.study.compress import choose, name_of
 from lydite.study.results import Cost, Result, StepCost
 
 # networks that have hardly learned may well answer the wrong way round
@@ -59,6 +60,11 @@ def test_a_rate_tries_techniques_and_chooses_one(
     assert Path(value["report"]).is_file()
     assert {p: sha256_file(p) for p in given[0].iterdir()} == before
 
+    kept = (out / "compress.json").read_bytes()
+    assert main(words(given, out, "--rate", "0.6", "--technique", "prune")) == 2
+    assert "was made for another request" in capsys.readouterr().err
+    assert (out / "compress.json").read_bytes() == kept
+
     assert main(line) == 0  # the same command once more
     printed = capsys.readouterr()
     assert "already finished" in printed.err
@@ -97,6 +103,9 @@ def test_a_dry_run_trains_nothing_and_writes_nothing(
         (["--rate", "0.5", "--budget", "1kB"], "either `rate` or `budget`"),
         (["--rate", "90"], "Use 0.9 to remove nine tenths"),
         (["--rate", "0.5", "--technique", "prun"], "Did you mean 'prune'"),
+        (["--rate", "0.5", "--technique", "prune", "prune"], "named twice"),
+        (["--rate", "0.5", "--seed", "-1"], "`seed`"),
+        (["--rate", "nan"], "`rate`"),
         (["--budget", "1params", "--technique", "prune"], "No technique gets there. prune: "),
     ],
 )
@@ -133,3 +142,18 @@ def test_the_best_that_keeps_the_budget_is_chosen() -> None:
     tight = choose(results, Budget(kind="size_bytes", limit=50, text="50B"))
     assert tight.recipe == "equal"
     assert "over the budget of 50B" in tight.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("lydite medium", "compress-lydite-medium"),
+        ("timm/resnet18", "compress-timm-resnet18"),
+        ("../../x", "compress-x"),
+        ("..", "compress-detector"),
+    ],
+)
+def test_any_name_of_a_card_makes_a_name_of_a_study(name: str, called: str) -> None:
+    start = Detector.start(Architecture(network="lydite-small", config={"widths": [2]}), name=name)
+    assert name_of(start) == called
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}", called)

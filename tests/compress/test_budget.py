@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from torch import nn
 
 from lydite.card import Architecture
 from lydite.compress.budget import (
@@ -107,6 +108,17 @@ def test_costs_are_those_of_the_real_thing(detector: Detector) -> None:
     assert costs.macs == count_macs(detector.network, 32)
     assert costs.size_bytes == len(export(detector))
     assert costs_of(detector, size=False).size_bytes is None
+
+
+def test_a_fresh_student_is_not_taken_for_smaller_than_a_trained_one(detector: Detector) -> None:
+    step = parse_step({"distill": {"student": "auto", "rate": 0.5}})
+    expected = costs_of(outline_of(detector, [step])).size_bytes
+    trained = step.outline(detector)
+    for module in trained.network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.bias.data, module.running_mean):
+                tensor.normal_()
+    assert len(export(trained)) == expected > len(export(step.outline(detector)))
 
 
 def test_the_outline_of_int8_is_an_int8_file(detector: Detector) -> None:

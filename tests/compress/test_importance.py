@@ -185,10 +185,10 @@ class Doubled(Network):
 # ------------------------------------------------------------------------------------ scores
 
 
-def test_taylor_takes_magnitudes_of_each_batch() -> None:
-    gradients = np.array([[1.0, -2.0], [-3.0, -4.0], [5.0, 0.0]])
-    expected = [(abs((1 - 3) / 2) + 5) / 2, (3 + 0) / 2]
-    assert taylor_scores(gradients, batch=2).tolist() == expected
+def test_taylor_takes_magnitudes_image_by_image() -> None:
+    # opposite gradients of the second channel must not cancel
+    gradients = np.array([[1.0, -2.0], [-3.0, 2.0], [5.0, 0.0]])
+    assert taylor_scores(gradients).tolist() == [3.0, pytest.approx(4 / 3)]
 
 
 def test_fisher_is_half_the_mean_square_image_by_image() -> None:

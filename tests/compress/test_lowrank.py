@@ -21,7 +21,13 @@ from lydite.compress.lowrank import (
     truncated_svd,
     tucker2_factors,
 )
-from lydite.compress.ranks import Layer, energy_rank, splits_at_energy, splits_to_remove
+from lydite.compress.ranks import (
+    NO_ENERGY,
+    Layer,
+    energy_rank,
+    splits_at_energy,
+    splits_to_remove,
+)
 from lydite.compress.vbmf import free_energy, noise_variance, threshold, vbmf_rank
 from lydite.models.factorized import Method, count_weights, full_ranks
 
@@ -191,8 +197,22 @@ def test_the_largest_common_energy_that_removes_enough(amount: int) -> None:
     assert removed <= fewest
 
 
-def test_more_than_rank_one_everywhere_is_not_there() -> None:
-    assert splits_to_remove(layers(), 10**6) is None
+def test_rank_one_everywhere_is_the_most_that_goes() -> None:
+    these = layers()
+    smallest = [
+        min(count_weights(x.module, m, (1,) * len(full_ranks(x.module, m))) for m in x.methods)
+        for x in these
+    ]
+    most = sum(x.module.weight.numel() for x in these) - sum(smallest)
+    found = splits_to_remove(these, most)
+    assert found is not None
+    assert sum(split.full - split.parameters for split in found) == most
+    assert splits_to_remove(these, most + 1) is None
+
+
+def test_a_tucker2_alone_goes_down_to_rank_one() -> None:
+    layer = Layer("x", nn.Conv2d(16, 24, 3), ("tucker2",))
+    assert layer.at_energy(NO_ENERGY).ranks == (1, 1)
 
 
 def test_a_rank_beyond_the_full_one_is_the_full_one() -> None:

@@ -427,8 +427,10 @@ def test_rounds_train_between_and_not_behind(rounds: tuple[Detector, Detector]) 
     parent, made = rounds
     assert count_parameters(made.network) <= 0.4 * count_parameters(parent.network)
     untrained = ROUNDS.model_copy(update={"recover": 0})
-    assert not untrained.together
+    # each round is stored by the leader and read by all, whether it trains or not
+    assert untrained.together
     assert ROUNDS.together
+    assert not ROUNDS.model_copy(update={"rounds": 1}).together
     # the last round only cuts: its statistics are a part of what the round before left
     tracked = made.network.state_dict()["body.0.bn.num_batches_tracked"]
     assert int(tracked) == 2 * 3

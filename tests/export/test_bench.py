@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from lydite.card import Architecture
 from lydite.detector import Detector
 from lydite.errors import CardError, ConfigError
 from lydite.export import bench as module
+from lydite.export import memory
 from lydite.export.bench import bench
 from lydite.export.memory import peak_memory_bytes
 from lydite.export.onnx import export
@@ -124,6 +126,22 @@ def test_memory_grows_with_the_weights_and_the_input() -> None:
     small, large = (peak_memory_bytes("a file", data, 32) for data in files)
     assert large > small + len(files[1]) - len(files[0])
     assert peak_memory_bytes("a file", files[0], 32, batch=512) > small + 512 * 3 * 32 * 32 * 4
+
+
+def test_modules_in_the_current_folder_are_not_run(
+    model: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise SystemExit('foreign code ran')")
+    monkeypatch.chdir(tmp_path)
+    assert peak_memory_bytes("a file", model, 32) > 0
+
+
+def test_memory_that_takes_too_long_is_an_error(
+    model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_TIMEOUT_S", 0.01)
+    with pytest.raises(CardError, match="leave memory out"):
+        peak_memory_bytes("a file", model, 32)
 
 
 def test_memory_of_a_broken_file_is_an_error() -> None:

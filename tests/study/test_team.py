@@ -52,6 +52,7 @@ def test_two_processes_make_one_detector(tiny_manifest: Manifest, tmp_path: Path
                         {"train": {"steps": 10, "batch": 8, "checkpoint_s": 0.0}},
                         {"prune": {"rate": 0.3, "multiple": 1}},
                         {"prune": {"rate": 0.3, "multiple": 1, "rounds": 2, "recover": 3}},
+                        {"prune": {"rate": 0.2, "multiple": 1, "rounds": 2, "recover": 0}},
                         {"finetune": {"steps": 4, "batch": 8}},
                         {
                             "distill": {

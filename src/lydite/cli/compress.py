@@ -79,27 +79,38 @@ def compress(
         Print what was tried and chosen as JSON.
     """
     from lydite.compress.budget import parse_budget
+    from lydite.config import validate
     from lydite.detector import Detector
     from lydite.files import write_json
     from lydite.report.html import write_report
     from lydite.study import compress as room
     from lydite.study.run import StudyOptions, run_study
     from lydite.study.spec import DataSpec
+    from lydite.training.team import Team
 
     names = technique or tuple(room.TECHNIQUES)
     limit = parse_budget(budget) if budget else None
-    wanted = room.Request(rate=rate, budget=limit, techniques=names, steps=steps)
+    asked = {"rate": rate, "budget": limit, "techniques": names, "steps": steps, "seed": seed}
+    wanted = validate(room.Request, asked, "The request")
+    data = validate(DataSpec, {"manifest": manifest, "seen": seen}, "The data")
     progress = progress_reporter()
     source = Detector.load(detector)
-    folder = out or Path("runs") / f"compress-{source.card.name}"
-    record = room.planned(folder / RECORD, source, wanted, progress)
+    name = room.name_of(source)
+    folder = out or Path("runs") / name
+    team = Team.current()
+    if team.leads:  # latencies are measured once, by one process
+        record = room.planned(folder / RECORD, source, wanted, progress, replace=replace)
+        if not dry_run:
+            write_json(folder / RECORD, record.model_dump(mode="json"))
+    team.agree(True)
+    if not team.leads:
+        record = room.planned(folder / RECORD, source, wanted)
     candidates = record.candidates
     if dry_run:
         emit(record.model_dump(mode="json"), json, lambda: plan_text(candidates))
         return
-    write_json(folder / RECORD, record.model_dump(mode="json"))
-    data = DataSpec(manifest=manifest, seen=seen, sources=source.card.sources)
-    study = room.study_of(detector, data, candidates, seed, f"compress-{source.card.name}"[:60])
+    data = data.model_copy(update={"sources": source.card.sources})
+    study = room.study_of(detector, data, candidates, seed, name)
     options = StudyOptions(folder, None, replace, device, precision, progress)
     results = run_study(study, options)
     if not results:  # a helping process under torchrun

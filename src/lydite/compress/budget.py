@@ -6,18 +6,22 @@ all of this works on outlines (see `Step.outline`), before anything is trained.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import torch
+
 from lydite.card import Quantization
 from lydite.config import Frozen
 from lydite.detector import Detector
-from lydite.errors import ConfigError
+from lydite.errors import ConfigError, LyditeError
 from lydite.export.bench import bench
 from lydite.export.calibrate import calibrate
 from lydite.export.onnx import export, to_onnx
 from lydite.export.parity import synthetic_tiles
+from lydite.models.contract import Network
 from lydite.models.cost import count_macs, count_parameters
 from lydite.recipe import Step
 
@@ -133,15 +137,30 @@ def outline_of(detector: Detector, steps: Sequence[Step]) -> Detector:
     of the real file, its answers mean nothing.
 
     Raises:
-        ConfigError: a step cannot be done on this network.
+        LyditeError: a step cannot be done on this network, or needs what is not installed.
     """
     made = detector
     for step in steps:
         made = step.outline(made)
+    made = made.evolve(network=_distinct(made.network))
     last = steps[-1] if steps else None
     if last is not None and last.kind == "quantize":
         made = made.evolve(quantization=_quantization(made, last))
     return made
+
+
+def _distinct(network: Network) -> Network:
+    """Return a copy in which no two biases or statistics are equal, as after training.
+
+    Tensors of equal content are stored once in an exported file, which would make that of a fresh
+    network smaller than that of the same network when it has learned.
+    """
+    network = copy.deepcopy(network)
+    draw = torch.Generator().manual_seed(0)
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.dim() == 1 and tensor.is_floating_point():
+            tensor.data += torch.rand(tensor.shape, generator=draw)
+    return network
 
 
 def _quantization(detector: Detector, step: Step) -> Quantization:
@@ -240,10 +259,10 @@ def _probe(
     rate = round(rate, 4)
     try:
         made = outline_of(detector, steps_at(rate))
-    except ConfigError as error:
+        if budget.kind == "latency_ms":
+            (costs,) = timed(detector, [made])
+        else:
+            costs = costs_of(made, size=budget.kind == "size_bytes")
+    except LyditeError as error:
         return Probe(rate=rate, costs=None, fits=False, why_not=str(error))
-    if budget.kind == "latency_ms":
-        (costs,) = timed(detector, [made])
-    else:
-        costs = costs_of(made, size=budget.kind == "size_bytes")
     return Probe(rate=rate, costs=costs, fits=costs.of(budget.kind) <= budget.limit)

@@ -6,6 +6,7 @@ Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network"; furt
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -174,7 +175,8 @@ class Distill(Step, TrainSettings):
             DataError: a transfer image cannot be used, or also serves for validation.
         """
         student = self._student(parent, context.seed)
-        teachers = [teacher.network for teacher in self._teachers(parent, student)]
+        # copies: training moves teachers to its device, and the parent stays as it is
+        teachers = [copy.deepcopy(t.network) for t in self._teachers(parent, student)]
         unlabeled = self._unlabeled(context)
         batches = MixedBatches(
             context.train,

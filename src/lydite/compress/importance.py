@@ -26,25 +26,23 @@ from lydite.training.settings import TrainSettings
 DataScore = Literal["taylor", "fisher", "domains"]
 Score = Literal[WeightScore, DataScore]
 DATA_SCORES: tuple[str, ...] = get_args(DataScore)
-#: images per batch; "taylor" takes magnitudes of a batch's mean
+#: images per batch
 BATCH = 32
 
 
-def taylor_scores(gradients: Floats, batch: int = BATCH) -> Floats:
-    """Return the mean over batches of |mean gate gradient|, the first-order change of the loss.
+def taylor_scores(gradients: Floats) -> Floats:
+    """Return the mean over images of |gate gradient|: how far the loss moves, to first order.
 
-    Molchanov et al. 2017 (arXiv 1611.06440), equation 8, and 2019 (arXiv 1906.10771), for the gate
-    of a whole channel.
+    Molchanov et al. 2017 (arXiv 1611.06440), equation 8, for the gate of a whole channel. The
+    magnitude is taken of each image: over a batch, gradients of opposite sign would cancel.
 
     Args:
         gradients: (N, C) of each image's loss by each channel's gate.
-        batch: images per batch; the last one may be smaller, and counts the same.
 
     Returns:
         (C,) scores, larger is more important.
     """
-    parts = [gradients[first : first + batch] for first in range(0, len(gradients), batch)]
-    scores: Floats = np.mean([np.abs(part.mean(axis=0)) for part in parts], axis=0)
+    scores: Floats = np.abs(gradients).mean(axis=0)
     return scores
 
 

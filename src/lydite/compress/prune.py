@@ -132,8 +132,8 @@ class Prune(Step):
 
     @property
     def together(self) -> bool:
-        """Whether it trains, which every process of a team has to do."""
-        return self.rounds > 1 and self.recover > 0
+        """Whether every process of a team has to take part: rounds are handed from one to all."""
+        return self.rounds > 1
 
     def check(self, stage: Stage) -> None:
         """Refuse an untrained network, and say what cannot be known before the work.

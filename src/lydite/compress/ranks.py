@@ -65,6 +65,11 @@ class Report:
         )
 
 
+#: the energy at which every rank is 1. A tucker2 loses energy in two modes; what it is sure to keep
+#: is 1 less both losses, which is -1 where either may lose everything.
+NO_ENERGY = -1.0
+
+
 class Layer:
     """One layer, and the spectra of every method that may split it.
 
@@ -89,7 +94,11 @@ class Layer:
         return split_of(self.name, self.module, method, ranks)
 
     def at_energy(self, energy: float) -> Split:
-        """Return the smallest split, over all methods, that keeps this share of the energy."""
+        """Return the smallest split, over all methods, that is sure to keep this share of energy.
+
+        Args:
+            energy: from `NO_ENERGY` (rank 1) to 1.
+        """
         splits = []
         for method in self.methods:
             found = self._spectra(method)
@@ -135,7 +144,7 @@ def energy_rank(squared: Floats, energy: float) -> int:
 
     Args:
         squared: squared singular values, descending.
-        energy: share of their sum, from 0 to 1.
+        energy: share of their sum, up to 1; at 0 and below the rank is 1.
     """
     # summed from the small end, where rounding would otherwise swallow them
     lost = np.append(np.cumsum(squared[::-1])[::-1], 0.0)
@@ -164,14 +173,14 @@ def splits_to_remove(layers: Sequence[Layer], amount: int) -> list[Split] | None
     def removed(energy: float) -> int:
         return sum(split.full - split.parameters for split in splits_at_energy(layers, energy))
 
-    if removed(0.0) < amount:
+    if removed(NO_ENERGY) < amount:
         return None
     return splits_at_energy(layers, _largest(lambda energy: removed(energy) >= amount))
 
 
 def _largest(enough: Callable[[float], bool]) -> float:
-    """Return the largest energy in [0, 1] that is still low enough, to 1e-12."""
-    low, high = 0.0, 1.0
+    """Return the largest energy that is still low enough, to 1e-12."""
+    low, high = NO_ENERGY, 1.0
     while high - low > 1e-12:
         middle = (low + high) / 2
         low, high = (middle, high) if enough(middle) else (low, middle)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lydite.compress.layers import Energy, LayerRate, Rank
 from lydite.compress.lowrank import factors_of
 from lydite.compress.ranks import (
+    NO_ENERGY,
     Layer,
     Report,
     Split,
@@ -60,7 +61,7 @@ def choose_splits_by_rate(network: Network, layers: Sequence[Layer], rate: float
     amount = total - math.floor(total * (1 - rate) + 1e-9)
     splits = splits_to_remove(layers, amount)
     if splits is None:
-        least = splits_at_energy(layers, 0.0)
+        least = splits_at_energy(layers, NO_ENERGY)
         most = sum(split.full - split.parameters for split in least) / total
         raise ConfigError(
             f"`rate` of factorize cannot be reached: with rank 1 in {len(layers)} layers at most "

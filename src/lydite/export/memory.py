@@ -35,10 +35,18 @@ def peak_memory_bytes(
     with tempfile.TemporaryDirectory(prefix="lydite-") as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(data)
-        command = [sys.executable, "-m", __name__, str(path), str(size), str(threads), str(batch)]
-        done = subprocess.run(  # noqa: S603 - our own module on a file we just wrote
-            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-        )
+        # -P: a module that lies in the current folder, beside a foreign detector, is not ours
+        command = [sys.executable, "-P", "-m", __name__, str(path)]
+        command += map(str, (size, threads, batch))
+        try:
+            done = subprocess.run(  # noqa: S603 - our own module on a file we just wrote
+                command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise CardError(
+                f"The memory of {name} cannot be measured: {_CALLS} calls took over {_TIMEOUT_S} "
+                "s. Use a smaller batch, or leave memory out (--no-memory)."
+            ) from None
     last = done.stdout.strip().splitlines()[-1:] or [""]
     if done.returncode or not last[0].isdigit():
         said = done.stderr.strip().splitlines()[-1:] or ["it ended without an answer"]

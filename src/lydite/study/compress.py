@@ -7,6 +7,7 @@ is chosen on the validation split; the test split only tells how good the choice
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +26,7 @@ from lydite.compress.budget import (
 )
 from lydite.config import Frozen, Sha256, validate
 from lydite.detector import Detector
-from lydite.errors import ConfigError, unknown_name
+from lydite.errors import ConfigError, LyditeError, ResumeError, unknown_name
 from lydite.files import read_json
 from lydite.recipe import Progress, Start, Step, parse_step, silent
 from lydite.study.results import Result
@@ -71,12 +72,14 @@ class Request(Frozen):
         budget: a limit on size, multiply-adds, latency or parameters.
         techniques: names of `TECHNIQUES` to try.
         steps: training steps that each technique gets to recover.
+        seed: of every random choice.
     """
 
     rate: float | None = None
     budget: Budget | None = None
     techniques: tuple[str, ...] = tuple(TECHNIQUES)
-    steps: Annotated[int, Field(ge=1)] = 500
+    steps: Annotated[int, Field(ge=1, le=10_000_000)] = 500
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     @model_validator(mode="after")
     def _sensible(self) -> Request:
@@ -90,6 +93,8 @@ class Request(Frozen):
         for name in self.techniques:
             if name not in TECHNIQUES:
                 raise ConfigError(unknown_name("technique", name, TECHNIQUES))
+        if len(set(self.techniques)) < len(self.techniques):
+            raise ConfigError(f"A technique was named twice: {', '.join(self.techniques)}.")
         return self
 
 
@@ -174,12 +179,12 @@ def _candidate(
             return Candidate(technique=technique, why_not=why, probes=probes)
         rate = best.rate
     assert rate is not None, "a request has a rate or a budget"
+    latency = request.budget is not None and request.budget.kind == "latency_ms"
     try:
         made = outline_of(detector, steps_at(rate))
-    except ConfigError as error:
+        costs = timed(detector, [made])[0] if latency else costs_of(made)
+    except LyditeError as error:
         return Candidate(technique=technique, why_not=str(error), probes=probes)
-    latency = request.budget is not None and request.budget.kind == "latency_ms"
-    costs = timed(detector, [made])[0] if latency else costs_of(made)
     entries = tuple(TECHNIQUES[technique](rate, request.steps))
     return Candidate(technique=technique, rate=rate, steps=entries, costs=costs, probes=probes)
 
@@ -275,20 +280,45 @@ class Record(Frozen):
     choice: Choice | None = None
 
 
+def name_of(detector: Detector) -> str:
+    """Return what a study of a detector is called: its name, in characters that a file may have."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", detector.card.name).strip("-_")
+    return f"compress-{plain or 'detector'}"[:60]
+
+
 def planned(
-    path: Path, detector: Detector, request: Request, progress: Progress = silent
+    path: Path,
+    detector: Detector,
+    request: Request,
+    progress: Progress = silent,
+    *,
+    replace: bool = False,
 ) -> Record:
-    """Return the record in a file if it is of this detector and request, else a new plan.
+    """Return the record in a file, or a new plan where there is none.
 
     A plan rests on measured latencies, which differ from run to run; a killed run must go on with
     the plan that it began with.
 
+    Args:
+        path: of the record.
+        detector: to be compressed.
+        request: what is wanted.
+        progress: told about the search.
+        replace: make a new plan where the one in the file is for something else.
+
     Raises:
         ConfigError: see `plan`, or the file is no such record.
+        ResumeError: the record is of another detector or request.
     """
     if path.is_file():
         found = validate(Record, read_json(path), str(path))
         if found.request == request and found.detector == detector.card.digest:
             return found
+        if not replace:
+            what = "detector" if found.request == request else "request"
+            raise ResumeError(
+                f"{path} was made for another {what}. Choose another folder with -o, or accept "
+                "the change with --replace."
+            )
     candidates = plan(detector, request, progress)
     return Record(request=request, detector=detector.card.digest, candidates=tuple(candidates))

@@ -112,7 +112,7 @@ class Study(Frozen):
     data: DataSpec
     recipes: Annotated[tuple[Entry, ...], Field(min_length=1)]
     reference: Name | None = None
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0,)
     bench: BenchSpec = BenchSpec()
     limits: tuple[str, ...] = ()
 
