@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lydite.card import Architecture, Preprocess, load_card, parse_card
+from lydite.card import Architecture, Card, Preprocess, load_card, parse_card
 from lydite.detector import Detector
 from lydite.edits import KeepChannels
 from lydite.errors import CardError, LyditeError
@@ -92,6 +92,17 @@ def test_equal_seeds_give_equal_weights_and_keys() -> None:
     assert Detector.start(TINY, seed=6).card.key != one.card.key
 
 
+def test_a_card_says_the_lowest_version_that_knows_what_it_uses(folder: Path) -> None:
+    plain = load_card(folder)
+    assert plain.version == 1
+    split = Card.model_validate(plain.model_dump() | {"edits": [linear_edit()]})
+    assert split.version == 2
+    halves = {"quantization": {"scheme": "float16"}}
+    assert Card.model_validate(plain.model_dump() | halves).version == 2
+    whole = {"quantization": {"scheme": "linear-int8"}}
+    assert Card.model_validate(plain.model_dump() | whole).version == 1
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "card.json"])
 @pytest.mark.parametrize("where", [0, 100, -1])
 def test_one_changed_byte_is_refused(folder: Path, name: str, where: int) -> None:
@@ -114,6 +125,8 @@ def test_one_changed_byte_is_refused(folder: Path, name: str, where: int) -> Non
     [
         (lambda v: v.update(surprise=1), "surprise"),
         (lambda v: v.update(version=99), "Upgrade lydite"),
+        (lambda v: v.update(version="new"), "version"),
+        (lambda v: v.update(edits=7), "edits"),
         (lambda v: v.update(format="other"), "not the card of a lydite detector"),
         (lambda v: v["files"].update({"../x": v["files"]["model.safetensors"]}), "plain name"),
         (lambda v: v["files"].update({"a/b": v["files"]["model.safetensors"]}), "plain name"),

@@ -25,7 +25,12 @@ from lydite.errors import CardError
 from lydite.files import digest, read_bytes, sha256_file
 
 CARD_NAME = "card.json"
-CARD_VERSION = 1
+CARD_VERSION = 2
+#: what format 1 does not know; a card that uses any of it says version 2, so that an older lydite
+#: asks for an upgrade instead of calling it damaged
+_SINCE_2 = frozenset(
+    {"keep_slices", "factorize_linear", "factorize_conv", "weight-int8", "float16", "bfloat16"}
+)
 WEIGHTS_NAME = "model.safetensors"
 ONNX_NAME = "model.onnx"
 MAX_CARD_BYTES = 10 * 1024 * 1024
@@ -160,7 +165,7 @@ class Card(Frozen):
 
     Attributes:
         format: always "lydite-detector".
-        version: of this format; a newer one is refused.
+        version: of this format, the lowest that can say all of this; a newer one is refused.
         name: for people.
         architecture: the network before any edit.
         edits: structural edits, replayed in order when the network is rebuilt.
@@ -181,7 +186,7 @@ class Card(Frozen):
     """
 
     format: Literal["lydite-detector"] = "lydite-detector"
-    version: Annotated[int, Field(ge=1)] = CARD_VERSION
+    version: Annotated[int, Field(ge=1, le=CARD_VERSION)] = 1
     name: Annotated[str, Field(min_length=1, max_length=120)]
     architecture: Architecture
     edits: tuple[Edit, ...] = ()
@@ -199,6 +204,18 @@ class Card(Frozen):
     measured: tuple[Figure, ...] = ()
     limits: tuple[str, ...] = ()
     files: dict[str, FileEntry] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lowest_version(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("version", 1), int):
+            return value
+        edits = value.get("edits")
+        named = (
+            {_member(edit, "op") for edit in edits} if isinstance(edits, list | tuple) else set()
+        )
+        named.add(_member(value.get("quantization"), "scheme"))
+        return value | {"version": max(value.get("version", 1), 2 if named & _SINCE_2 else 1)}
 
     @field_validator("files")
     @classmethod
@@ -225,6 +242,12 @@ class Card(Frozen):
     def digest(self) -> str:
         """SHA-256 over the card, and through its file digests over the weights."""
         return digest(self.to_json())
+
+
+def _member(item: Any, name: str) -> str | None:
+    """Return a word of a JSON object or of the model made from it."""
+    found = item.get(name) if isinstance(item, dict) else getattr(item, name, None)
+    return found if isinstance(found, str) else None
 
 
 def parse_card(value: Any, where: str) -> Card:

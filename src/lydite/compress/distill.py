@@ -43,6 +43,10 @@ TRANSFER_NOTE = (
     "distill with `transfer` learns from these images too, if without labels: a generator or "
     "domain among them is no longer one that the detector never met."
 )
+TEACHERS_NOTE = (
+    "distill with `teachers` passes on what they have learned from: a generator or domain among "
+    "their training images is no longer one that the detector never met."
+)
 
 
 @STEPS.add("distill")
@@ -136,6 +140,8 @@ class Distill(Step, TrainSettings):
             stage.notes.append(TWO_CLASSES_NOTE)
         if self.transfer is not None:
             stage.notes.append(TRANSFER_NOTE)
+        if self.teachers:
+            stage.notes.append(TEACHERS_NOTE)
 
     def outline(self, detector: Detector) -> Detector:
         """Return an untrained student.
