@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers.networks import answer, lived_in, lived_in_detector, picture
 from lydite.card import Architecture, ScoreMeaning
 from lydite.compress.factorize import Factorize
 from lydite.compress.layers import Choice, find_layers
@@ -28,38 +29,6 @@ TINY = Architecture(network="lydite-small", input_size=32, config={"widths": [6,
 #: both families, with stride 2, biases, 1x1 and depthwise convolutions, and linear layers
 NAMES = ["paper-student-0.44m", "paper-student-1.8m", "lydite-medium"]
 SPLITTABLE: list[Choice] = ["svd", "tucker2", "spatial"]
-
-
-def lived_in(architecture: Architecture | str) -> Network:
-    """Return a network through which signals pass, whose batch norms are not the identity."""
-    if isinstance(architecture, str):
-        architecture = Architecture(network=architecture)
-    torch.manual_seed(0)
-    network = build(architecture).eval()
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight)
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight.data, module.running_var):
-                tensor.uniform_(0.5, 1.5)
-            for tensor in (module.bias.data, module.running_mean):
-                tensor.normal_(0, 0.3)
-    return network
-
-
-def detector(architecture: Architecture | str = TINY) -> Detector:
-    if isinstance(architecture, str):
-        architecture = Architecture(network=architecture)
-    return Detector.start(architecture).evolve(network=lived_in(architecture))
-
-
-def picture(n: int = 2, size: int = 64) -> Tensor:
-    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(5))
-
-
-@torch.no_grad()
-def answer(network: Network, x: Tensor) -> Tensor:
-    return network.eval()(x)
 
 
 def context(folder: Path) -> Context:
@@ -193,7 +162,7 @@ def test_an_ordinary_network_of_any_kind_is_split() -> None:
 @pytest.mark.parametrize("rate", [0.3, 0.6, 0.85])
 @pytest.mark.parametrize("name", NAMES)
 def test_rate_is_reached_and_hardly_passed(name: str, rate: float, tmp_path: Path) -> None:
-    parent = detector(name)
+    parent = lived_in_detector(name)
     before = count_parameters(parent.network)
     made = Factorize(rate=rate).run(parent, context(tmp_path))
     removed = 1 - count_parameters(made.network) / before
@@ -209,20 +178,22 @@ def test_rate_is_reached_and_hardly_passed(name: str, rate: float, tmp_path: Pat
 
 def test_impossible_rate_is_refused_with_the_most_that_goes(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"at most 0\.\d+ of the parameters go. Got 0.99"):
-        Factorize(rate=0.99).outline(detector())
+        Factorize(rate=0.99).outline(lived_in_detector(TINY))
     with pytest.raises(ConfigError, match="cannot be reached"):
-        Factorize(rate=0.5, layers="linear").run(detector("paper-student-1.8m"), context(tmp_path))
+        Factorize(rate=0.5, layers="linear").run(
+            lived_in_detector("paper-student-1.8m"), context(tmp_path)
+        )
 
 
 def test_more_rate_means_more_error(tmp_path: Path) -> None:
-    parent = detector("paper-student-1.8m")
+    parent = lived_in_detector("paper-student-1.8m")
     made = [Factorize(rate=rate).run(parent, context(tmp_path)) for rate in (0.05, 0.5, 0.9)]
     errors = [float(one.card.training["largest_error"] or 0) for one in made]
     assert 0 < errors[0] < errors[1] < errors[2] < 1
 
 
 def test_weights_of_low_rank_are_recovered_by_energy_and_vbmf(tmp_path: Path) -> None:
-    parent = detector("paper-student-0.9m")
+    parent = lived_in_detector("paper-student-0.9m")
     layer = parent.network.get_submodule("classifier.fc1")
     draw = torch.Generator().manual_seed(1)
     signal = torch.randn(128, 5, generator=draw) @ torch.randn(5, 256, generator=draw)
@@ -235,7 +206,7 @@ def test_weights_of_low_rank_are_recovered_by_energy_and_vbmf(tmp_path: Path) ->
 
 def test_rate_of_each_layer(tmp_path: Path) -> None:
     step = parse_step({"factorize": {"rank": {"rate": 0.75}, "method": "tucker2"}})
-    parent = detector("lydite-medium")
+    parent = lived_in_detector("lydite-medium")
     made = step.run(parent, context(tmp_path))
     assert len(made.card.edits) == 8
     for edit in made.card.edits:
@@ -247,16 +218,20 @@ def test_rate_of_each_layer(tmp_path: Path) -> None:
 
 
 def test_number_is_the_rank_and_layers_that_grow_stay(tmp_path: Path) -> None:
-    made = Factorize(rank=8, layers="conv").run(detector("lydite-medium"), context(tmp_path))
+    made = Factorize(rank=8, layers="conv").run(
+        lived_in_detector("lydite-medium"), context(tmp_path)
+    )
     found = {edit.layer: edit.ranks for edit in made.card.edits if isinstance(edit, FactorizeConv)}
     assert set(found.values()) == {(8, 8)}
     assert "body.0.conv" not in found
     with pytest.raises(ConfigError, match="would make no layer smaller with `rank` 500"):
-        Factorize(rank=500).run(detector(), context(tmp_path))
+        Factorize(rank=500).run(lived_in_detector(TINY), context(tmp_path))
 
 
 def test_the_card_tells_what_happened_to_each_layer(tmp_path: Path) -> None:
-    made = Factorize(rank=4, layers=("body.1.conv",)).run(detector(), context(tmp_path))
+    made = Factorize(rank=4, layers=("body.1.conv",)).run(
+        lived_in_detector(TINY), context(tmp_path)
+    )
     training = made.card.training
     assert training["body.1.conv"] == (
         f"tucker2, rank 4 x 4, 540 to {4 * 6 + 16 * 9 + 4 * 10} weights, "
@@ -270,7 +245,7 @@ def test_the_card_tells_what_happened_to_each_layer(tmp_path: Path) -> None:
 
 
 def test_the_papers_variant_is_a_bottleneck_of_six(tmp_path: Path) -> None:
-    parent = detector("paper-student-1.8m")
+    parent = lived_in_detector("paper-student-1.8m")
     made = Factorize(variant="paper").run(parent, context(tmp_path))
     (edit,) = made.card.edits
     assert edit == FactorizeLinear(
@@ -283,13 +258,13 @@ def test_the_papers_variant_is_a_bottleneck_of_six(tmp_path: Path) -> None:
 
 
 def test_the_papers_variant_differs_even_at_full_rank(tmp_path: Path) -> None:
-    parent, x = detector("paper-student-1.8m"), picture()
+    parent, x = lived_in_detector("paper-student-1.8m"), picture()
     made = Factorize(variant="paper", rank=128, dropout=0.0).run(parent, context(tmp_path))
     assert not torch.allclose(answer(made.network, x), answer(parent.network, x), atol=1e-3)
     with pytest.raises(ConfigError, match=r"must be 1 to 128 for 'classifier.fc1'. Got 129"):
         Factorize(variant="paper", rank=129).outline(parent)
     with pytest.raises(ConfigError, match="finds nothing to split"):
-        Factorize(variant="paper").outline(detector())
+        Factorize(variant="paper").outline(lived_in_detector(TINY))
     with pytest.raises(ConfigError, match=r"'classifier.fc1.reduce' is a part of it already"):
         Factorize(variant="paper").outline(made)
 
@@ -348,11 +323,11 @@ def test_options_survive_the_recipe(options: dict[str, Any]) -> None:
 )
 def test_unknown_layers_are_refused(layers: tuple[str, ...], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        Factorize(rate=0.1, layers=layers).outline(detector())
+        Factorize(rate=0.1, layers=layers).outline(lived_in_detector(TINY))
 
 
 def test_depthwise_layers_are_refused_by_name_and_left_alone_otherwise(tmp_path: Path) -> None:
-    parent = detector("paper-student-0.44m")
+    parent = lived_in_detector("paper-student-0.44m")
     with pytest.raises(ConfigError, match="'body.spatial3' cannot be split: it is a Depthwise"):
         Factorize(rate=0.1, layers=("body.spatial3",)).outline(parent)
     made = Factorize(rank=1).run(parent, context(tmp_path))

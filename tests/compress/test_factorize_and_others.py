@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from helpers.networks import answer, lived_in_detector, picture
 from lydite.card import Architecture
 from lydite.compress.distill import Distill
 from lydite.compress.factorize import Factorize
@@ -25,7 +26,7 @@ from lydite.errors import ConfigError
 from lydite.export.inspection import inspect_quantized
 from lydite.export.onnx import export
 from lydite.export.parity import check_parity, require_parity, synthetic_tiles
-from lydite.models import Network, build
+from lydite.models import build
 from lydite.models.cost import count_parameters
 from lydite.models.surgery import masks_of, replay_
 from lydite.recipe import Context
@@ -37,38 +38,6 @@ if TYPE_CHECKING:
 TINY = Architecture(network="lydite-small", input_size=32, config={"widths": [6, 10]})
 
 
-def lived_in(architecture: Architecture | str) -> Network:
-    """Return a network through which signals pass, whose batch norms are not the identity."""
-    if isinstance(architecture, str):
-        architecture = Architecture(network=architecture)
-    torch.manual_seed(0)
-    network = build(architecture).eval()
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight)
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight.data, module.running_var):
-                tensor.uniform_(0.5, 1.5)
-            for tensor in (module.bias.data, module.running_mean):
-                tensor.normal_(0, 0.3)
-    return network
-
-
-def detector(architecture: Architecture | str = TINY) -> Detector:
-    if isinstance(architecture, str):
-        architecture = Architecture(network=architecture)
-    return Detector.start(architecture).evolve(network=lived_in(architecture))
-
-
-def picture(n: int = 2, size: int = 64) -> Tensor:
-    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(5))
-
-
-@torch.no_grad()
-def answer(network: Network, x: Tensor) -> Tensor:
-    return network.eval()(x)
-
-
 def context(folder: Path, images: Manifest | None = None, seed: int = 0) -> Context:
     train: Any = images.select(split="train") if images is not None else None
     val: Any = images.select(split="val") if images is not None else None
@@ -76,7 +45,7 @@ def context(folder: Path, images: Manifest | None = None, seed: int = 0) -> Cont
 
 
 def test_a_fresh_process_gives_equal_scores(tmp_path: Path) -> None:
-    parent = Prune(rate=0.2, multiple=2).run(detector(), context(tmp_path))
+    parent = Prune(rate=0.2, multiple=2).run(lived_in_detector(TINY), context(tmp_path))
     made = Factorize(rate=0.4).run(parent, context(tmp_path))
     made = Prune(rate=0.2, multiple=1).run(made, context(tmp_path))
     made.save(tmp_path / "made")
@@ -95,7 +64,7 @@ def test_a_fresh_process_gives_equal_scores(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["paper-student-1.8m", "lydite-medium"])
 def test_prune_after_factorize_removes_what_it_says(name: str, tmp_path: Path) -> None:
-    split = Factorize(rate=0.4).run(detector(name), context(tmp_path))
+    split = Factorize(rate=0.4).run(lived_in_detector(name), context(tmp_path))
     made = Prune(rate=0.5, multiple=2).run(split, context(tmp_path))
     share = count_parameters(made.network) / count_parameters(split.network)
     assert 0.48 < share <= 0.5
@@ -109,7 +78,7 @@ def test_prune_after_factorize_removes_what_it_says(name: str, tmp_path: Path) -
 
 def test_a_second_factorize_leaves_factors_alone(tmp_path: Path) -> None:
     once = Factorize(rate=0.3, layers="linear").run(
-        detector("paper-student-0.44m"), context(tmp_path)
+        lived_in_detector("paper-student-0.44m"), context(tmp_path)
     )
     twice = Factorize(rate=0.1, layers="conv").run(once, context(tmp_path))
     assert len({edit.layer for edit in twice.card.edits if hasattr(edit, "layer")}) == len(
@@ -120,7 +89,7 @@ def test_a_second_factorize_leaves_factors_alone(tmp_path: Path) -> None:
 
 
 def test_masks_before_and_after(tmp_path: Path) -> None:
-    masked = Mask(rate=0.5).run(detector(), context(tmp_path))
+    masked = Mask(rate=0.5).run(lived_in_detector(TINY), context(tmp_path))
     split = Factorize(rate=0.4).run(masked, context(tmp_path))
     left = masks_of(split.network, split.card.edits)
     assert "patch.weight" in left
@@ -136,7 +105,7 @@ def test_masks_before_and_after(tmp_path: Path) -> None:
 
 
 def test_finetune_and_distill_after_factorize(tiny_manifest: Manifest, tmp_path: Path) -> None:
-    split = Factorize(rate=0.4).run(detector(), context(tmp_path))
+    split = Factorize(rate=0.4).run(lived_in_detector(TINY), context(tmp_path))
     todo = context(tmp_path / "tune", tiny_manifest)
     tuned = Finetune(steps=3, batch=4).run(split, todo)
     assert tuned.card.edits == split.card.edits
@@ -159,9 +128,9 @@ def test_finetune_and_distill_after_factorize(tiny_manifest: Manifest, tmp_path:
 def test_the_exported_file_answers_alike(name: str, step: Factorize, tmp_path: Path) -> None:
     if step.variant == "paper" and name == "lydite-medium":
         with pytest.raises(ConfigError, match="finds nothing to split"):
-            step.run(detector(name), context(tmp_path))
+            step.run(lived_in_detector(name), context(tmp_path))
         return
-    made = step.run(detector(name), context(tmp_path))
+    made = step.run(lived_in_detector(name), context(tmp_path))
     parity = check_parity(made, export(made), synthetic_tiles(made, 8))
     require_parity(parity)
     assert parity.scale > 0.1
@@ -172,7 +141,7 @@ def test_the_exported_file_answers_alike(name: str, step: Factorize, tmp_path: P
 def test_quantize_after_factorize(
     name: str, scheme: Any, tiny_manifest: Manifest, tmp_path: Path
 ) -> None:
-    split = Factorize(rate=0.4).run(detector(name), context(tmp_path))
+    split = Factorize(rate=0.4).run(lived_in_detector(name), context(tmp_path))
     made = Quantize(scheme=scheme, images=8).run(split, context(tmp_path, tiny_manifest))
     data = export(made)
     found = inspect_quantized(data)

@@ -6,8 +6,9 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from helpers.networks import answer, lived_in, picture
 from lydite.card import Architecture
 from lydite.edits import KeepChannels
 from lydite.errors import ConfigError
@@ -21,29 +22,6 @@ SIZE = 64
 def fresh(name: str, size: int = SIZE, seed: int = 0) -> Network:
     torch.manual_seed(seed)
     return build(Architecture(network=name, input_size=size))
-
-
-def lived_in(name: str) -> Network:
-    """Return a network through which signals pass, whose batch norms are not the identity."""
-    network = fresh(name).eval()
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight)
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight.data, module.running_var):
-                tensor.uniform_(0.5, 1.5)
-            for tensor in (module.bias.data, module.running_mean):
-                tensor.normal_(0, 0.3)
-    return network
-
-
-def picture(n: int = 2, size: int = SIZE) -> Tensor:
-    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(5))
-
-
-@torch.no_grad()
-def answer(network: Network, x: Tensor) -> Tensor:
-    return network.eval()(x)
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
