@@ -19,7 +19,7 @@ from torch import nn
 
 from lydite.errors import CardError, ConfigError, MissingExtraError
 from lydite.models.contract import ChannelGroup, Member, Network
-from lydite.models.surgery import edit_for, is_depthwise, replay_
+from lydite.models.surgery import edits_for, is_depthwise, replay_
 
 #: a group with no more channels than this is not worth cutting; the two logits are one
 _LOGITS = 2
@@ -175,7 +175,7 @@ def _that_run(network: Network, groups: Sequence[ChannelGroup]) -> list[ChannelG
 
 def _runs(network: Network, groups: Iterable[ChannelGroup]) -> bool:
     """Tell whether a copy of the network runs with half the channels of these groups."""
-    edits = [edit_for(network, group, range((group.size + 1) // 2)) for group in groups]
+    edits = edits_for(network, [(group, range((group.size + 1) // 2)) for group in groups])
     try:
         replay_(copy.deepcopy(network), edits)
     except CardError:
