@@ -7,7 +7,9 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from lydite.compress.prune import Prune, prune_edits
 from lydite.detector import Detector
 from lydite.edits import KeepSlices
 from lydite.errors import ConfigError, MissingExtraError
-from lydite.models import Network, build
+from lydite.models import Network, build, dependency
 from lydite.models.cost import count_parameters
 from lydite.models.dependency import traced_groups
 from lydite.models.surgery import edit_for, replay_
@@ -218,6 +220,64 @@ def test_a_trace_that_breaks_or_finds_nothing_is_refused_with_a_reason(
     monkeypatch.setattr(torch_pruning.DependencyGraph, method, locals()[method])
     with pytest.raises(ConfigError, match=said):
         Prune(rate=0.5).outline(parent)
+
+
+class Plain(Network):
+    """Two convolutions with a norm between them, and a sum that asks for an even width."""
+
+    family = "plain"
+    traced_size = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 1)
+        self.norm = nn.BatchNorm2d(8)
+        self.second = nn.Conv2d(8, 6, 1)
+        self.logits = nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.second(self.norm(self.first(x)))
+        if hidden.shape[1] != 6:
+            raise KeyError("six channels")
+        return self.logits(hidden.mean((2, 3)))
+
+
+class Traced:
+    """Stands for torch-pruning's graph of `Plain`; like a real trace it leaves something behind."""
+
+    def build_dependency(self, network: Plain, x: torch.Tensor, **_more: object) -> Traced:
+        network.seen = network(x)  # no leaf of autograd
+        self.network = network
+        return self
+
+    def is_out_channel_pruning_fn(self, handler: str) -> bool:
+        return handler == "out"
+
+    def item(self, target: object, handler: str, size: int, dim: int = 0) -> SimpleNamespace:
+        node = SimpleNamespace(module=target, pruning_dim=dim)
+        dep = SimpleNamespace(target=node, handler=handler)
+        return SimpleNamespace(dep=dep, root_idxs=[*range(size)], idxs=[*range(size)])
+
+    def get_all_groups(self) -> Iterator[list[SimpleNamespace]]:
+        net = self.network
+        yield [
+            self.item(net.first, "out", 8),
+            self.item(net.norm, "out", 8),
+            self.item(net.second, "in", 8),
+        ]
+        yield [self.item(net.second, "out", 6), self.item(net.logits, "in", 6)]
+
+
+def test_a_trace_s_leavings_and_any_error_of_a_trial_cut_are_no_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    library = SimpleNamespace(DependencyGraph=Traced)
+    monkeypatch.setattr(dependency, "_import_torch_pruning", lambda: library)
+    network = Plain()
+    (group,) = traced_groups(network)
+    assert (group.name, group.size, group.scored) == ("first", 8, ("first.weight",))
+    assert not hasattr(network, "seen")
+    assert network.training
 
 
 def test_missing_torch_pruning_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

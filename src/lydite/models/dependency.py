@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lydite.errors import CardError, ConfigError, MissingExtraError
+from lydite.errors import ConfigError, MissingExtraError
 from lydite.models.contract import ChannelGroup, Member, Network
 from lydite.models.surgery import edits_for, is_depthwise, replay_
 
@@ -61,7 +61,8 @@ def traced_groups(network: Network) -> list[ChannelGroup]:
     order = {name: place for place, name in enumerate(traced.state_dict())}
     found = [group for part in parts if (group := _group(part, order)) is not None]
     found.sort(key=lambda group: order[group.scored[0]])
-    found = _that_run(traced, found)
+    # the trace may leave tensors in its copy that cannot be copied again
+    found = _that_run(network, found)
     if not found:
         raise ConfigError(
             f"No channel group of this network of {network.family} can be cut. "
@@ -177,7 +178,7 @@ def _runs(network: Network, groups: Iterable[ChannelGroup]) -> bool:
     """Tell whether a copy of the network runs with half the channels of these groups."""
     edits = edits_for(network, [(group, range((group.size + 1) // 2)) for group in groups])
     try:
-        replay_(copy.deepcopy(network), edits)
-    except CardError:
+        replay_(copy.deepcopy(network).cpu(), edits)
+    except Exception:  # a network of any origin answers a wrong shape with whatever it likes
         return False
     return True
