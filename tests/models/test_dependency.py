@@ -280,6 +280,24 @@ def test_a_trace_s_leavings_and_any_error_of_a_trial_cut_are_no_failure(
     assert network.training
 
 
+def test_channels_that_only_a_bare_tensor_runs_along_are_read_by_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Unread(Traced):
+        def get_all_groups(self) -> Iterator[list[SimpleNamespace]]:
+            first, *others = super().get_all_groups()
+            scale = self.item(self.network.scale, "out", 6, dim=1)
+            yield first
+            yield [others[0][0], scale]
+
+    library = SimpleNamespace(DependencyGraph=Unread)
+    monkeypatch.setattr(dependency, "_import_torch_pruning", lambda: library)
+    monkeypatch.setattr(dependency, "_runs", lambda _network, _groups: True)
+    network = Plain()
+    network.scale = nn.Parameter(torch.ones(1, 6, 1, 1))
+    assert [group.name for group in traced_groups(network)] == ["first"]
+
+
 def test_missing_torch_pruning_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(MissingExtraError, match=r"torch-pruning.*pip install 'lydite\[timm\]'"):

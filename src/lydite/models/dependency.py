@@ -117,6 +117,14 @@ class _Part:
             return self.outputs and not is_depthwise(module)
         return self.outputs and isinstance(module, nn.Linear)
 
+    @property
+    def reads(self) -> bool:
+        """Whether the channels end here, in the inputs of a layer's weights."""
+        module = self.target
+        if isinstance(module, nn.Conv2d):
+            return not (self.outputs or is_depthwise(module))
+        return not self.outputs and isinstance(module, nn.Linear)
+
     def _tensors(self) -> list[tuple[str, int]]:
         """Return (name, dimension) of every tensor that is cut with this layer."""
         module, name = self.target, self.name
@@ -158,8 +166,8 @@ def _group(parts: Sequence[_Part], order: dict[str, int]) -> ChannelGroup | None
     except _Unknown:
         return None
     makers = sorted({f"{part.name}.weight" for part in parts if part.makes}, key=order.__getitem__)
-    reads = any(member.dim == 1 for member in members)
-    if size <= _LOGITS or not makers or not reads:
+    read = any(part.reads for part in parts)
+    if size <= _LOGITS or not makers or not read:
         return None
     ordered = sorted(members, key=lambda m: (order[m.tensor], m.dim, m.offset))
     name = makers[0].removeprefix("model.").removesuffix(".weight")
