@@ -197,9 +197,47 @@ class NormFirst(Network):
         return self.conv(self.norm(x)).mean((2, 3))
 
 
+class Dropping(Network):
+    """Dropout written as a function, as timm's networks have it; or a layer dropped by an if."""
+
+    def __init__(self, skips: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.fc = nn.Linear(8, 2)
+        self.skips = skips
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv(x)).mean((2, 3))
+        if self.skips and self.training:
+            x = x * 2
+        x = nn.functional.dropout(x, p=0.5, training=False)
+        return self.fc(nn.functional.dropout(x, p=0.5, training=self.training))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_dropout_written_as_a_function_follows_the_mode(training: bool) -> None:
+    torch.manual_seed(0)
+    detector = Detector(Detector.start(SMALL).card, Dropping().train(training))
+    network, file = mirrored(detector)
+    assert detector.network.training == training
+    batch = torch.from_numpy(tiles(2, 3))
+    with torch.no_grad():
+        quiet = network.eval()(batch)
+        np.testing.assert_allclose(quiet.numpy(), run(file, tiles(2, 3)), atol=5e-3)
+        assert torch.equal(network(batch), quiet)
+        # half the features are dropped and the others doubled, so the mean stays
+        many = torch.stack([network.train()(batch) for _ in range(400)])
+    assert many.std(0).min() > 0.05 * float(quiet.abs().max())
+    np.testing.assert_allclose(many.mean(0), quiet, atol=5 * float(many.std(0).max()) / 20)
+
+
 @pytest.mark.parametrize(
     ("network", "says"),
-    [(Branching(), "cannot be written down"), (NormFirst(), "'norm' cannot be folded")],
+    [
+        (Branching(), "cannot be written down"),
+        (NormFirst(), "'norm' cannot be folded"),
+        (Dropping(skips=True), "is another one in training .at 'mul'"),
+    ],
 )
 def test_networks_that_cannot_be_followed_are_refused_in_the_plan(
     network: Network, says: str
