@@ -18,7 +18,7 @@ from torch import nn
 
 from lydite.card import Architecture
 from lydite.compress.gates import gate_gradients
-from lydite.compress.prune import Prune, prune_edits
+from lydite.compress.prune import Prune, keep_best, prune_edits
 from lydite.detector import Detector
 from lydite.edits import KeepSlices
 from lydite.errors import ConfigError, MissingExtraError
@@ -96,6 +96,31 @@ def test_groups_are_whole(name: str) -> None:
             if group.name not in NETWORKS[name]:
                 tolerance = 1e-4 * float(before.abs().max() + 1)
                 assert torch.allclose(cut(x), closed(x), atol=tolerance), group.name
+
+
+@needs_trace
+@pytest.mark.parametrize(
+    "name", ["ese_vovnet39b", pytest.param("densenet121", marks=pytest.mark.slow), "levit_128s"]
+)
+def test_all_groups_cut_in_one_replay_are_all_gates_closed(name: str) -> None:
+    network, x = fresh(name), picture()
+    closed, cut = copy.deepcopy(network), copy.deepcopy(network)
+    groups = network.groups()
+    scores = {g.name: np.arange(g.size) % 3 + 0.0 for g in groups}
+    kept = {g.name: g.size - len(range(0, g.size, 3)) for g in groups}
+    for group in groups:
+        for member in group.members:
+            if member.dim == 1:
+                weight = closed.get_parameter(member.tensor).data
+                for channel in range(0, group.size, 3):
+                    first = member.offset + channel * member.repeat
+                    weight[:, first : first + member.repeat] = 0
+    replay_(cut, keep_best(cut, scores, kept))
+    assert count_parameters(cut) < 0.8 * count_parameters(network)
+    with torch.no_grad():
+        expected = closed(x)
+        torch.testing.assert_close(cut(x), expected, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(network(x), expected, rtol=1e-2, atol=1e-4)
 
 
 @needs_trace
