@@ -28,6 +28,7 @@ from lydite.data.manifest import Manifest, from_columns
 from lydite.detector import Detector
 from lydite.errors import ConfigError, DataError
 from lydite.models import Network, build
+from lydite.models.contract import ChannelGroup, Member
 from lydite.models.surgery import keep_channels_
 from lydite.recipe import Context, Stage
 
@@ -151,6 +152,37 @@ def test_the_network_answers_as_before_when_the_gates_are_gone() -> None:
     gate_gradients(network, network.groups(), x, y)
     assert torch.equal(network(x), before)
     assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+class Scaled(Network):
+    """A scale of channels between two layers: a bare tensor that runs along them, reading none."""
+
+    traced_size = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.make = nn.Conv2d(3, 4, 3)
+        self.scale = nn.Parameter(torch.randn(1, 4, 1, 1))
+        self.read = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read(torch.relu(self.make(x)) * self.scale).mean((2, 3))
+
+    def groups(self) -> list[ChannelGroup]:
+        members = [Member("make.weight", 0), Member("make.bias", 0)]
+        members += [Member("scale", 1), Member("read.weight", 1)]
+        return [ChannelGroup("make", 4, tuple(members), ("make.weight",))]
+
+
+def test_bare_tensors_along_the_channels_read_nothing() -> None:
+    torch.manual_seed(0)
+    network, x, y = Scaled().eval(), torch.randn(3, 3, 8, 8), torch.tensor([0, 1, 1])
+    found = gate_gradients(network, network.groups(), x, y)["make"]
+    F.cross_entropy(network(x), y, reduction="sum").backward()
+    weight = network.read.weight
+    assert weight.grad is not None
+    expected = (weight * weight.grad).sum((0, 2, 3)).detach()
+    np.testing.assert_allclose(found.sum(axis=0), expected.numpy(), rtol=1e-4, atol=1e-6)
 
 
 def test_networks_that_multiply_their_images_are_refused() -> None:

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lydite.card import Architecture, ScoreMeaning
 from lydite.compress.channels import group_scores, l1_scores, l2_scores, top_channels
-from lydite.compress.mask import Mask, smallest, two_of_four
+from lydite.compress.mask import Mask, mask_weights_, smallest, two_of_four
 from lydite.compress.prune import Prune, prune_edits
 from lydite.compress.rounds import rate_until
 from lydite.compress.widths import ParameterCount, plan_channels
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
-from lydite.edits import KeepChannels, MaskWeights
+from lydite.edits import FactorizeConv, KeepChannels, MaskWeights
 from lydite.errors import ConfigError
 from lydite.models import NETWORKS, Network, build
 from lydite.models.cost import count_parameters
@@ -246,6 +247,35 @@ def test_mask_zeros_each_layer_and_shrinks_nothing(tmp_path: Path) -> None:
         assert before[~mask].abs().max() <= before[mask].abs().min()
     assert "classifier.logits.weight" in edit.parameters
     assert "body.bn1.weight" not in edit.parameters
+
+
+class Tokens(Network):
+    """A transformer's bare parameters beside its layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.randn(1, 5, 4))
+        self.patch = nn.Conv2d(3, 4, 2)
+        self.logits = nn.Linear(4, 2)
+
+
+def test_bare_parameters_are_no_layers() -> None:
+    network = Tokens()
+    before = network.position.detach().clone()
+    assert mask_weights_(network, 0.5).parameters == ("patch.weight", "logits.weight")
+    assert torch.equal(network.position, before)
+    assert int((network.patch.weight == 0).sum()) == 24
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_every_weight_of_our_networks_is_a_layer_s(name: str) -> None:
+    """Of split layers too; the order of the names is the network's."""
+    network = build(Architecture(network=name, input_size=64))
+    layer = next(n for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
+    replay_(network, [FactorizeConv(layer=layer, method="tucker2", ranks=(1, 1))])
+    expected = tuple(n for n, p in network.named_parameters() if p.dim() >= 2)
+    assert mask_weights_(network, 0.1).parameters == expected
+    assert len([name for name in expected if name.startswith(f"{layer}.")]) == 3
 
 
 def test_plan_says_that_masks_shrink_nothing() -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lydite.card import Architecture
+from lydite.compress import qat
 from lydite.compress.fake_quantize import (
     RANGE_MOMENTUM,
     FakeQuantized,
@@ -23,7 +24,7 @@ from lydite.compress.fake_quantize import (
     uint8_grid,
 )
 from lydite.compress.qat import Qat, require_mirrored
-from lydite.compress.quantize import Quantize, balanced_sample
+from lydite.compress.quantize import Quantize, balanced_sample, shape_ranges
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.edits import MaskWeights
@@ -197,9 +198,47 @@ class NormFirst(Network):
         return self.conv(self.norm(x)).mean((2, 3))
 
 
+class Dropping(Network):
+    """Dropout written as a function, as timm's networks have it; or a layer dropped by an if."""
+
+    def __init__(self, skips: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.fc = nn.Linear(8, 2)
+        self.skips = skips
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv(x)).mean((2, 3))
+        if self.skips and self.training:
+            x = x * 2
+        x = nn.functional.dropout(x, p=0.5, training=False)
+        return self.fc(nn.functional.dropout(x, p=0.5, training=self.training))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_dropout_written_as_a_function_follows_the_mode(training: bool) -> None:
+    torch.manual_seed(0)
+    detector = Detector(Detector.start(SMALL).card, Dropping().train(training))
+    network, file = mirrored(detector)
+    assert detector.network.training == training
+    batch = torch.from_numpy(tiles(2, 3))
+    with torch.no_grad():
+        quiet = network.eval()(batch)
+        np.testing.assert_allclose(quiet.numpy(), run(file, tiles(2, 3)), atol=5e-3)
+        assert torch.equal(network(batch), quiet)
+        # half the features are dropped and the others doubled, so the mean stays
+        many = torch.stack([network.train()(batch) for _ in range(400)])
+    assert many.std(0).min() > 0.05 * float(quiet.abs().max())
+    np.testing.assert_allclose(many.mean(0), quiet, atol=5 * float(many.std(0).max()) / 20)
+
+
 @pytest.mark.parametrize(
     ("network", "says"),
-    [(Branching(), "cannot be written down"), (NormFirst(), "'norm' cannot be folded")],
+    [
+        (Branching(), "cannot be written down"),
+        (NormFirst(), "'norm' cannot be folded"),
+        (Dropping(skips=True), "is another one in training .at 'mul'"),
+    ],
 )
 def test_networks_that_cannot_be_followed_are_refused_in_the_plan(
     network: Network, says: str
@@ -207,6 +246,42 @@ def test_networks_that_cannot_be_followed_are_refused_in_the_plan(
     detector = Detector(Detector.start(SMALL).card, network)
     with pytest.raises(ConfigError, match=says):
         Qat().outline(detector)
+
+
+class LinearOnMap(Network):
+    """A linear layer on a map, as transformers have it, becomes two operations of the file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=4)
+        self.wide = nn.Linear(4, 8)
+        self.fc = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.wide(self.conv(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+def test_the_plan_refuses_what_the_file_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = Detector(Detector.start(SMALL).card, LinearOnMap().train())
+    with pytest.raises(ConfigError, match="that has Add where the network has ReduceMean"):
+        Qat().outline(detector)
+    assert detector.network.training
+
+    def unknown(*_args: object) -> bytes:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(qat, "to_onnx", unknown)
+    with pytest.raises(ConfigError, match="cannot make an int8 file .*: RuntimeError: no such"):
+        Qat().outline(Detector.start(SMALL))
+
+
+def test_the_plan_s_ranges_are_of_the_tensors_that_run_measures() -> None:
+    detector = Detector.start(SMALL)
+    assert Qat().outline(detector) is detector
+    data = to_onnx(detector.network, 64)
+    for float_input in (True, False):
+        ranges = shape_ranges(detector, data, float_input=float_input)
+        assert ranges.keys() == calibrate(data, [tiles()], float_input=float_input).keys()
 
 
 def test_a_file_of_other_operations_is_refused() -> None:

@@ -7,7 +7,9 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,11 +18,11 @@ from torch import nn
 
 from lydite.card import Architecture
 from lydite.compress.gates import gate_gradients
-from lydite.compress.prune import Prune, prune_edits
+from lydite.compress.prune import Prune, keep_best, prune_edits
 from lydite.detector import Detector
 from lydite.edits import KeepSlices
 from lydite.errors import ConfigError, MissingExtraError
-from lydite.models import Network, build
+from lydite.models import Network, build, dependency
 from lydite.models.cost import count_parameters
 from lydite.models.dependency import traced_groups
 from lydite.models.surgery import edit_for, replay_
@@ -94,6 +96,31 @@ def test_groups_are_whole(name: str) -> None:
             if group.name not in NETWORKS[name]:
                 tolerance = 1e-4 * float(before.abs().max() + 1)
                 assert torch.allclose(cut(x), closed(x), atol=tolerance), group.name
+
+
+@needs_trace
+@pytest.mark.parametrize(
+    "name", ["ese_vovnet39b", pytest.param("densenet121", marks=pytest.mark.slow), "levit_128s"]
+)
+def test_all_groups_cut_in_one_replay_are_all_gates_closed(name: str) -> None:
+    network, x = fresh(name), picture()
+    closed, cut = copy.deepcopy(network), copy.deepcopy(network)
+    groups = network.groups()
+    scores = {g.name: np.arange(g.size) % 3 + 0.0 for g in groups}
+    kept = {g.name: g.size - len(range(0, g.size, 3)) for g in groups}
+    for group in groups:
+        for member in group.members:
+            if member.dim == 1:
+                weight = closed.get_parameter(member.tensor).data
+                for channel in range(0, group.size, 3):
+                    first = member.offset + channel * member.repeat
+                    weight[:, first : first + member.repeat] = 0
+    replay_(cut, keep_best(cut, scores, kept))
+    assert count_parameters(cut) < 0.8 * count_parameters(network)
+    with torch.no_grad():
+        expected = closed(x)
+        torch.testing.assert_close(cut(x), expected, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(network(x), expected, rtol=1e-2, atol=1e-4)
 
 
 @needs_trace
@@ -218,6 +245,82 @@ def test_a_trace_that_breaks_or_finds_nothing_is_refused_with_a_reason(
     monkeypatch.setattr(torch_pruning.DependencyGraph, method, locals()[method])
     with pytest.raises(ConfigError, match=said):
         Prune(rate=0.5).outline(parent)
+
+
+class Plain(Network):
+    """Two convolutions with a norm between them, and a sum that asks for an even width."""
+
+    family = "plain"
+    traced_size = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 1)
+        self.norm = nn.BatchNorm2d(8)
+        self.second = nn.Conv2d(8, 6, 1)
+        self.logits = nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.second(self.norm(self.first(x)))
+        if hidden.shape[1] != 6:
+            raise KeyError("six channels")
+        return self.logits(hidden.mean((2, 3)))
+
+
+class Traced:
+    """Stands for torch-pruning's graph of `Plain`; like a real trace it leaves something behind."""
+
+    def build_dependency(self, network: Plain, x: torch.Tensor, **_more: object) -> Traced:
+        network.seen = network(x)  # no leaf of autograd
+        self.network = network
+        return self
+
+    def is_out_channel_pruning_fn(self, handler: str) -> bool:
+        return handler == "out"
+
+    def item(self, target: object, handler: str, size: int, dim: int = 0) -> SimpleNamespace:
+        node = SimpleNamespace(module=target, pruning_dim=dim)
+        dep = SimpleNamespace(target=node, handler=handler)
+        return SimpleNamespace(dep=dep, root_idxs=[*range(size)], idxs=[*range(size)])
+
+    def get_all_groups(self) -> Iterator[list[SimpleNamespace]]:
+        net = self.network
+        yield [
+            self.item(net.first, "out", 8),
+            self.item(net.norm, "out", 8),
+            self.item(net.second, "in", 8),
+        ]
+        yield [self.item(net.second, "out", 6), self.item(net.logits, "in", 6)]
+
+
+def test_a_trace_s_leavings_and_any_error_of_a_trial_cut_are_no_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    library = SimpleNamespace(DependencyGraph=Traced)
+    monkeypatch.setattr(dependency, "_import_torch_pruning", lambda: library)
+    network = Plain()
+    (group,) = traced_groups(network)
+    assert (group.name, group.size, group.scored) == ("first", 8, ("first.weight",))
+    assert not hasattr(network, "seen")
+    assert network.training
+
+
+def test_channels_that_only_a_bare_tensor_runs_along_are_read_by_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Unread(Traced):
+        def get_all_groups(self) -> Iterator[list[SimpleNamespace]]:
+            first, *others = super().get_all_groups()
+            scale = self.item(self.network.scale, "out", 6, dim=1)
+            yield first
+            yield [others[0][0], scale]
+
+    library = SimpleNamespace(DependencyGraph=Unread)
+    monkeypatch.setattr(dependency, "_import_torch_pruning", lambda: library)
+    monkeypatch.setattr(dependency, "_runs", lambda _network, _groups: True)
+    network = Plain()
+    network.scale = nn.Parameter(torch.ones(1, 6, 1, 1))
+    assert [group.name for group in traced_groups(network)] == ["first"]
 
 
 def test_missing_torch_pruning_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

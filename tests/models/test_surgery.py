@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from lydite.edits import (
 from lydite.errors import CardError
 from lydite.models import Network, build
 from lydite.models.contract import ChannelGroup, Member
-from lydite.models.surgery import edit_for, keep_channels_, masks_of, replay_
+from lydite.models.surgery import edit_for, edits_for, keep_channels_, masks_of, replay_
 
 EDITS = (
     KeepChannels(group="body.0", keep=(0, 2, 5)),
@@ -314,19 +315,37 @@ def edit_of(name: str, keep: tuple[int, ...]) -> KeepSlices:
     return edit
 
 
+def closed_(network: Network, group: ChannelGroup, gone: Collection[int]) -> None:
+    """Take from the readers of a group what they get of some channels."""
+    for member in group.members:
+        if member.dim == 1:
+            weight = network.get_parameter(member.tensor).data
+            for channel in gone:
+                first = member.offset + channel * member.repeat
+                weight[:, first : first + member.repeat] = 0
+
+
 @pytest.mark.parametrize("name", ["left", "right", "hidden"])
 def test_cutting_slices_is_closing_what_the_readers_get(name: str) -> None:
     network, x = branching(), torch.randn(3, 3, 8, 8)
     group = {g.name: g for g in network.groups()}[name]
     closed = copy.deepcopy(network)
-    for member in group.members:
-        if member.dim == 1:
-            weight = closed.get_parameter(member.tensor).data
-            for channel in (0, 2):
-                first = member.offset + channel * member.repeat
-                weight[:, first : first + member.repeat] = 0
+    closed_(closed, group, (0, 2))
     keep = tuple(c for c in range(group.size) if c not in (0, 2))
     replay_(network, [edit_for(network, group, keep)])
+    assert torch.allclose(network(x), closed(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("order", [("left", "right", "hidden"), ("hidden", "right", "left")])
+def test_groups_side_by_side_in_a_tensor_are_cut_in_one_replay(order: tuple[str, ...]) -> None:
+    gone = {"left": (0, 2), "right": (1, 2, 4), "hidden": (0, 5, 6)}
+    network, x = branching(), torch.randn(3, 3, 8, 8)
+    groups = {g.name: g for g in network.groups()}
+    closed = copy.deepcopy(network)
+    for name in order:
+        closed_(closed, groups[name], gone[name])
+    kept = {n: [c for c in range(groups[n].size) if c not in gone[n]] for n in order}
+    replay_(network, edits_for(network, [(groups[n], kept[n]) for n in order]))
     assert torch.allclose(network(x), closed(x), atol=1e-6)
 
 

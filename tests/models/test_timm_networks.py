@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from lydite.card import Architecture
 from lydite.compress.factorize import Factorize
+from lydite.compress.teachers import hint_for
 from lydite.detector import Detector
 from lydite.errors import ConfigError, MissingExtraError
 from lydite.models import build
 from lydite.models.cost import count_macs, count_parameters
+from lydite.models.timm import TimmNetwork
+from lydite.training.hints import feature_shape
 
 needs_timm = pytest.mark.skipif(
     importlib.util.find_spec("timm") is None, reason="timm is not installed (extra [timm])"
@@ -31,6 +35,46 @@ def test_forward_is_head_of_features(name: str) -> None:
     assert network(x).shape == (2, 2)
     assert count_parameters(network) > 1_000_000
     assert count_macs(network, 64) > 1_000_000
+
+
+class ChannelsLast(nn.Module):
+    """A network as timm's swin: its map is (N, h, w, C), and it says so."""
+
+    output_fmt = "NHWC"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 5, 8, stride=8)
+        self.fc = nn.Linear(5, 2)
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        return self.patch(x).permute(0, 2, 3, 1)
+
+    def forward_head(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.mean((1, 2)))
+
+
+def test_maps_that_end_in_their_channels_are_turned() -> None:
+    network, x = TimmNetwork(ChannelsLast(), 32).eval(), torch.randn(2, 3, 32, 32)
+    features = network.features(x)
+    assert feature_shape(network, 32) == (5, 4, 4)
+    assert torch.equal(features, network.model.patch(x))
+    assert torch.equal(network.head(features), network(x))
+    student = build(Architecture(network="lydite-small", input_size=32))
+    hint = hint_for(student, network, 32)
+    assert (hint.channels, hint.grid) == (5, (4, 4))
+
+
+@needs_timm
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "mambaout_femto"])
+def test_networks_with_channels_last_give_maps_like_the_others(name: str) -> None:
+    network = build(Architecture(network=f"timm/{name}", input_size=64)).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        features = network.features(x)
+        assert features.shape[1] == network.model.num_features
+        assert features.shape[2:] == (2, 2)
+        assert torch.equal(network.head(features), network(x))
 
 
 @needs_timm

@@ -14,13 +14,12 @@ from typing import Literal
 import torch
 
 from lydite.card import Quantization
+from lydite.compress.quantize import SHAPE_TILES, shape_ranges
 from lydite.config import Frozen
 from lydite.detector import Detector
 from lydite.errors import ConfigError, LyditeError
 from lydite.export.bench import bench
-from lydite.export.calibrate import calibrate
 from lydite.export.onnx import export, to_onnx
-from lydite.export.parity import synthetic_tiles
 from lydite.models.contract import Network
 from lydite.models.cost import count_macs, count_parameters
 from lydite.recipe import Step
@@ -169,10 +168,8 @@ def _quantization(detector: Detector, step: Step) -> Quantization:
     if scheme != "static-int8":
         return Quantization(scheme=scheme)
     data = to_onnx(detector.network, detector.card.architecture.input_size)
-    ranges = calibrate(
-        data, [synthetic_tiles(detector, 4)], float_input=step.model_dump()["float_input"]
-    )
-    return Quantization(scheme=scheme, ranges=ranges, n=4)
+    ranges = shape_ranges(detector, data, float_input=step.model_dump()["float_input"])
+    return Quantization(scheme=scheme, ranges=ranges, n=SHAPE_TILES)
 
 
 def costs_of(detector: Detector, *, size: bool = True) -> Costs:

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, fx, nn
 
-from lydite.compress.trace import Made, align, module_of, norm_of, program_of
+from lydite.compress.trace import Made, align, drops, module_of, norm_of, program_of
 from lydite.errors import ConfigError
 from lydite.export.quantized import Ranges
 from lydite.export.rounding import Rounding
@@ -142,6 +142,9 @@ class _Run(fx.Interpreter):
         owner = self.owner
         if norm_of(n, owner) is not None:
             return self.fetch_args_kwargs_from_env(n)[0][0]  # folded into its convolution
+        if drops(n):
+            args, kwargs = self.fetch_args_kwargs_from_env(n)
+            return self.call_function(n.target, args, kwargs | {"training": owner.training})
         value = self._layer(n) if _is_layer(n, owner) else super().run_node(n)
         place = owner.places.get(n.name)
         if place is None:

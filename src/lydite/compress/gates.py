@@ -69,10 +69,12 @@ def _gated(
     waiting: set[str] = set()
     for group in groups:
         for member in group.members:
-            if member.dim == 1:
-                name = member.tensor.rpartition(".")[0]
+            name, _, kind = member.tensor.rpartition(".")
+            layer = network.get_submodule(name)
+            # other tensors along a second dimension (a scale of channels) pass them on
+            if isinstance(layer, nn.Conv2d | nn.Linear) and (kind, member.dim) == ("weight", 1):
                 hook = _gate(gates[group.name], member, partial(waiting.discard, name))
-                hooks.append(network.get_submodule(name).register_forward_pre_hook(hook))
+                hooks.append(layer.register_forward_pre_hook(hook))
                 waiting.add(name)
     try:
         yield

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
+from torch import nn
 
 from lydite.card import ScoreMeaning
 from lydite.compress.prune import WHY_TRAINED, require_fraction
@@ -74,8 +75,8 @@ def mask_weights_(network: Network, rate: float, pattern: Pattern = "any") -> Ma
         ConfigError: "2:4", and no layer has a multiple of four inputs.
     """
     names = []
-    for name, parameter in network.named_parameters():
-        if parameter.dim() < 2 or (pattern == "2:4" and parameter.shape[1] % 4):
+    for name, parameter in _layer_weights(network).items():
+        if pattern == "2:4" and parameter.shape[1] % 4:
             continue
         weight = parameter.detach().cpu().numpy().astype(np.float64)
         zero = two_of_four(weight) if pattern == "2:4" else smallest(weight, rate)
@@ -90,9 +91,19 @@ def mask_weights_(network: Network, rate: float, pattern: Pattern = "any") -> Ma
     return MaskWeights(parameters=tuple(names))
 
 
+def _layer_weights(network: Network) -> dict[str, nn.Parameter]:
+    """Return the weights of convolutions and linear layers by name, in the network's order.
+
+    Other parameters of several dimensions (positions and class token of a transformer) are none.
+    """
+    layers = (m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    weights = {id(layer.weight) for layer in layers}
+    return {name: p for name, p in network.named_parameters() if id(p) in weights}
+
+
 def _zeroed(network: Network) -> float:
     """Return which share of the weights of convolutions and linear layers is zero."""
-    weights = [p.detach() for p in network.parameters() if p.dim() >= 2]
+    weights = [weight.detach() for weight in _layer_weights(network).values()]
     zeros = sum(int((weight == 0).sum()) for weight in weights)
     return round(zeros / sum(weight.numel() for weight in weights), 6)
 

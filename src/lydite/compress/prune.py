@@ -19,7 +19,7 @@ from lydite.compress.widths import ParameterCount, Scope
 from lydite.detector import Detector
 from lydite.edits import Edit
 from lydite.models.contract import Network
-from lydite.models.surgery import edit_for, replay_
+from lydite.models.surgery import edits_for, replay_
 from lydite.recipe import STEPS, Context, Stage, Step
 from lydite.training.device import number_format
 from lydite.training.loop import fit, require_trained
@@ -66,10 +66,13 @@ def keep_best(
     network: Network, scores: Mapping[str, Floats], kept: Mapping[str, int]
 ) -> tuple[Edit, ...]:
     """Return the edits that keep the `kept[name]` channels of the highest scores of every group."""
-    return tuple(
-        edit_for(network, group, top_channels(scores[group.name], kept[group.name]))
-        for group in network.groups()
-        if kept[group.name] < group.size
+    return edits_for(
+        network,
+        [
+            (group, top_channels(scores[group.name], kept[group.name]))
+            for group in network.groups()
+            if kept[group.name] < group.size
+        ],
     )
 
 

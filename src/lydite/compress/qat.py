@@ -17,12 +17,12 @@ from pydantic import Field
 
 from lydite.card import Quantization, ScoreMeaning
 from lydite.compress.fake_quantize import FakeQuantized
-from lydite.compress.quantize import balanced_sample, calibration_tiles
+from lydite.compress.quantize import balanced_sample, calibration_tiles, shape_ranges
 from lydite.compress.trace import program_of
 from lydite.config import Fraction
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
-from lydite.errors import TrainingError
+from lydite.errors import ConfigError, TrainingError
 from lydite.export.calibrate import Float32, Method, calibrate
 from lydite.export.onnx import export, to_onnx
 from lydite.export.parity import CHUNK, manifest_tiles, network_logits
@@ -73,8 +73,12 @@ class Qat(Step, TrainSettings):
         stage.images += COST * self.steps * self.batch
 
     def outline(self, detector: Detector) -> Detector:
-        """Return the detector as it is, if training can follow what its file will do."""
-        program_of(detector.network)
+        """Return the detector as it is, if training can follow what its file will do.
+
+        Raises:
+            ConfigError: it cannot, or there is no such file.
+        """
+        require_followed(detector, float_input=self.float_input)
         return detector
 
     def run(self, parent: Detector, context: Context) -> Detector:
@@ -133,6 +137,30 @@ class Qat(Step, TrainSettings):
         network = FakeQuantized(parent.network, data, rounding_of(file), ranges, observe)
         require_mirrored(network, parent, file, tiles)
         return network
+
+
+def require_followed(detector: Detector, *, float_input: bool) -> None:
+    """Refuse a detector whose shape training cannot follow into its int8 file.
+
+    All that `run` does before training is done here, on synthetic tiles.
+
+    Raises:
+        ConfigError: the network cannot be written down or exported, no layer of it runs in
+            integers, or its file holds other operations.
+    """
+    program_of(detector.network)  # in no time, where the file takes seconds
+    try:
+        data = to_onnx(detector.network, detector.card.architecture.input_size)
+        ranges = shape_ranges(detector, data, float_input=float_input)
+        rounding = rounding_of(quantize_static(data, ranges))
+        FakeQuantized(detector.network, data, rounding, ranges)
+    except ConfigError:
+        raise
+    except Exception as error:  # exporter and quantizer raise whatever they run into
+        raise ConfigError(
+            f"`qat` cannot make an int8 file of this network of {detector.network.family}: "
+            f"{type(error).__name__}: {error}. Use another network, or leave `qat` out."
+        ) from error
 
 
 def require_mirrored(

@@ -17,10 +17,14 @@ from lydite.detector import Detector
 from lydite.errors import DataError
 from lydite.export.calibrate import Method, calibrate
 from lydite.export.onnx import to_onnx
+from lydite.export.parity import synthetic_tiles
+from lydite.export.quantized import Ranges
 from lydite.export.weights_only import require_bfloat16
 from lydite.recipe import STEPS, Context, Stage, Step
 from lydite.training.loop import require_trained
 
+#: synthetic tiles that stand for images where only shapes matter
+SHAPE_TILES = 4
 #: what the plan tells about a scheme
 NOTES = {
     "linear-int8": (
@@ -93,6 +97,17 @@ class Quantize(Step):
                 n=len(chosen),
             )
         return parent.evolve(quantization=quantization, score=ScoreMeaning(), measured=())
+
+
+def shape_ranges(detector: Detector, data: bytes, *, float_input: bool) -> Ranges:
+    """Return ranges from synthetic tiles: of the right tensors, and their values mean nothing.
+
+    Args:
+        detector: whose shape is looked at.
+        data: its float32 file.
+        float_input: the first learned layer stays float32.
+    """
+    return calibrate(data, [synthetic_tiles(detector, SHAPE_TILES)], float_input=float_input)
 
 
 def balanced_sample(manifest: Manifest, count: int, seed: int) -> Manifest:

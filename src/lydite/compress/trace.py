@@ -7,6 +7,7 @@ the two do not agree the network is refused: nothing is guessed.
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,6 +51,17 @@ _FUNCTIONS: dict[Callable[..., Any] | str, tuple[str, ...]] = {
     F.pad: ("Pad",),
 }
 _NORMS = (F.batch_norm, torch.batch_norm)
+#: dropout written as a function; what it does depends on an argument, not on a module's mode
+_DROPOUTS = (
+    F.dropout,
+    F.dropout1d,
+    F.dropout2d,
+    F.dropout3d,
+    F.alpha_dropout,
+    F.feature_alpha_dropout,
+)
+#: mark of those that drop in training alone
+_DROPS = "drops"
 _ALIGNED = frozenset(op for _, ops in _MODULES for op in ops) | frozenset(
     op for ops in _FUNCTIONS.values() for op in ops
 )
@@ -80,18 +92,22 @@ class _Tracer(fx.Tracer):
 
 
 def program_of(network: Network) -> fx.Graph:
-    """Return a network's forward pass as a list of operations.
+    """Return a network's forward pass as a list of operations, the same in training and after.
+
+    Of dropout written as a function `drops` tells whether it follows the network's mode.
 
     Raises:
-        ConfigError: its way depends on its values, or a batch norm follows no convolution.
+        ConfigError: its way depends on its values or its mode, or a batch norm follows no
+            convolution.
     """
     try:
-        graph = _Tracer().trace(network)
+        graph, training = _traced(network, training=False), _traced(network, training=True)
     except (fx.proxy.TraceError, TypeError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"Networks of {network.family} of this kind cannot be trained with rounding: their "
             f"forward pass cannot be written down ({error}). Use `quantize` instead of `qat`."
         ) from error
+    _mark_dropouts_(graph, training, network)
     for node in graph.nodes:
         module = module_of(node, network)
         if (isinstance(module, _BatchNorm) or node.target in _NORMS) and not _folds(node, network):
@@ -142,6 +158,11 @@ def align(graph: fx.Graph, network: Network, data: bytes) -> dict[str, Made]:
     return made | {start.name: Made(INPUT_NAME)}
 
 
+def drops(node: fx.Node) -> bool:
+    """Tell whether an operation of a program is a function that drops values in training."""
+    return bool(node.meta.get(_DROPS))
+
+
 def module_of(node: fx.Node, network: nn.Module) -> nn.Module | None:
     """Return the module that an operation calls, if it is a module."""
     return network.get_submodule(str(node.target)) if node.op == "call_module" else None
@@ -151,6 +172,40 @@ def norm_of(node: fx.Node, network: nn.Module) -> nn.BatchNorm2d | None:
     """Return the batch norm that an operation is, if it is one and does nothing else."""
     module = module_of(node, network)
     return module if type(module) is nn.BatchNorm2d else None
+
+
+def _traced(network: Network, *, training: bool) -> fx.Graph:
+    """Return the forward pass of one mode; the network is left in its own."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.train(training)
+    try:
+        return _Tracer().trace(network)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _mark_dropouts_(graph: fx.Graph, training: fx.Graph, network: Network) -> None:
+    """Mark the dropouts that follow the mode, and refuse whatever else depends on it."""
+    here, there = list(graph.nodes), list(training.nodes)
+    for node, other in itertools.zip_longest(here, there):
+        if node is None or other is None or _call(node) != _call(other):
+            where = (node if other is None else other).name
+            raise ConfigError(
+                f"The forward pass of this network of {network.family} is another one in training "
+                f"(at '{where}'), which `qat` cannot follow: dropout of whole layers does that. "
+                "Set it to 0, or use `quantize` instead of `qat`."
+            )
+        if node.target in _DROPOUTS and node.kwargs != other.kwargs:
+            node.meta[_DROPS] = True
+
+
+def _call(node: fx.Node) -> tuple[str, ...]:
+    """Return what an operation does, but for whether a dropout drops."""
+    kwargs = dict(node.kwargs)
+    if node.target in _DROPOUTS:
+        kwargs.pop("training", None)
+    return node.op, node.name, str(node.target), str(node.args), str(kwargs)
 
 
 def _folds(node: fx.Node, network: Network) -> bool:

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from lydite.errors import CardError, ConfigError, MissingExtraError
+from lydite.errors import ConfigError, MissingExtraError
 from lydite.models.contract import ChannelGroup, Member, Network
-from lydite.models.surgery import edit_for, is_depthwise, replay_
+from lydite.models.surgery import edits_for, is_depthwise, replay_
 
 #: a group with no more channels than this is not worth cutting; the two logits are one
 _LOGITS = 2
@@ -61,7 +61,8 @@ def traced_groups(network: Network) -> list[ChannelGroup]:
     order = {name: place for place, name in enumerate(traced.state_dict())}
     found = [group for part in parts if (group := _group(part, order)) is not None]
     found.sort(key=lambda group: order[group.scored[0]])
-    found = _that_run(traced, found)
+    # the trace may leave tensors in its copy that cannot be copied again
+    found = _that_run(network, found)
     if not found:
         raise ConfigError(
             f"No channel group of this network of {network.family} can be cut. "
@@ -116,6 +117,14 @@ class _Part:
             return self.outputs and not is_depthwise(module)
         return self.outputs and isinstance(module, nn.Linear)
 
+    @property
+    def reads(self) -> bool:
+        """Whether the channels end here, in the inputs of a layer's weights."""
+        module = self.target
+        if isinstance(module, nn.Conv2d):
+            return not (self.outputs or is_depthwise(module))
+        return not self.outputs and isinstance(module, nn.Linear)
+
     def _tensors(self) -> list[tuple[str, int]]:
         """Return (name, dimension) of every tensor that is cut with this layer."""
         module, name = self.target, self.name
@@ -157,8 +166,8 @@ def _group(parts: Sequence[_Part], order: dict[str, int]) -> ChannelGroup | None
     except _Unknown:
         return None
     makers = sorted({f"{part.name}.weight" for part in parts if part.makes}, key=order.__getitem__)
-    reads = any(member.dim == 1 for member in members)
-    if size <= _LOGITS or not makers or not reads:
+    read = any(part.reads for part in parts)
+    if size <= _LOGITS or not makers or not read:
         return None
     ordered = sorted(members, key=lambda m: (order[m.tensor], m.dim, m.offset))
     name = makers[0].removeprefix("model.").removesuffix(".weight")
@@ -175,9 +184,9 @@ def _that_run(network: Network, groups: Sequence[ChannelGroup]) -> list[ChannelG
 
 def _runs(network: Network, groups: Iterable[ChannelGroup]) -> bool:
     """Tell whether a copy of the network runs with half the channels of these groups."""
-    edits = [edit_for(network, group, range((group.size + 1) // 2)) for group in groups]
+    edits = edits_for(network, [(group, range((group.size + 1) // 2)) for group in groups])
     try:
-        replay_(copy.deepcopy(network), edits)
-    except CardError:
+        replay_(copy.deepcopy(network).cpu(), edits)
+    except Exception:  # a network of any origin answers a wrong shape with whatever it likes
         return False
     return True

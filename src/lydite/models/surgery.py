@@ -60,12 +60,42 @@ def edit_for(network: Network, group: ChannelGroup, keep: Sequence[int]) -> Edit
 
     A group that comes out of a trace is written into the edit, so that replay needs no trace.
     """
+    (edit,) = edits_for(network, [(group, keep)])
+    return edit
+
+
+def edits_for(
+    network: Network, wanted: Iterable[tuple[ChannelGroup, Sequence[int]]]
+) -> tuple[Edit, ...]:
+    """Return the edits that keep these channels of several groups, to be replayed in this order.
+
+    Each edit counts from what the ones before it left: where a tensor holds several groups side by
+    side (behind a concatenation), what was removed in front of a group moves it forward.
+
+    Args:
+        network: as it is before the first edit.
+        wanted: different groups of it, and the channels to keep of each.
+    """
     if network.traced_size is None:
-        return KeepChannels(group=group.name, keep=tuple(keep))
-    slices = tuple(
-        Slice(tensor=m.tensor, dim=m.dim, repeat=m.repeat, offset=m.offset) for m in group.members
-    )
-    return KeepSlices(group=group.name, size=group.size, slices=slices, keep=tuple(keep))
+        return tuple(KeepChannels(group=g.name, keep=tuple(keep)) for g, keep in wanted)
+    gone: dict[tuple[str, int], set[int]] = {}
+    edits: list[Edit] = []
+    for group, keep in wanted:
+        slices = []
+        for m in group.members:
+            before = sum(entry < m.offset for entry in gone.get((m.tensor, m.dim), ()))
+            slices.append(
+                Slice(tensor=m.tensor, dim=m.dim, repeat=m.repeat, offset=m.offset - before)
+            )
+        edits.append(
+            KeepSlices(group=group.name, size=group.size, slices=tuple(slices), keep=tuple(keep))
+        )
+        removed = sorted(set(range(group.size)).difference(keep))
+        for m in group.members:
+            firsts = (m.offset + channel * m.repeat for channel in removed)
+            entries = (first + k for first in firsts for k in range(m.repeat))
+            gone.setdefault((m.tensor, m.dim), set()).update(entries)
+    return tuple(edits)
 
 
 def keep_channels_(network: Network, group: str, keep: Sequence[int]) -> None:

@@ -50,16 +50,35 @@ class TimmNetwork(Network):
         super().__init__()
         self.model = model
         self.traced_size = size
+        # what timm says of the networks whose maps end in their channels (swin, mambaout)
+        self._channels_last = getattr(model, "output_fmt", None) == "NHWC"
         # groups of the network with these shapes; other shapes are traced anew
         self._traced: tuple[tuple[torch.Size, ...], tuple[ChannelGroup, ...]] | None = None
 
     def features(self, x: Tensor) -> Tensor:
-        """Return timm's features: (N, C, h, w), for transformers (N, tokens, C)."""
-        return self.model.forward_features(x)  # type: ignore[operator,no-any-return]
+        """Return timm's features: (N, C, h, w), for transformers of tokens (N, tokens, C)."""
+        features = self._features(x)
+        return features.permute(0, 3, 1, 2) if self._is_last(features) else features
 
     def head(self, features: Tensor) -> Tensor:
         """Return (N, 2) logits from the features."""
+        return self._head(features.permute(0, 2, 3, 1) if self._is_last(features) else features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, 2) logits for (N, 3, S, S) input, without turning a map there and back."""
+        return self._head(self._features(x))
+
+    def _features(self, x: Tensor) -> Tensor:
+        """Return the features in timm's own order of dimensions."""
+        return self.model.forward_features(x)  # type: ignore[operator,no-any-return]
+
+    def _head(self, features: Tensor) -> Tensor:
+        """Return (N, 2) logits from features in timm's own order."""
         return self.model.forward_head(features)  # type: ignore[operator,no-any-return]
+
+    def _is_last(self, features: Tensor) -> bool:
+        """Tell whether the channels of these features are last in timm's own order."""
+        return self._channels_last and features.dim() == 4
 
     def groups(self) -> list[ChannelGroup]:
         """Return the traced channel groups, called like the layers that make the channels.
