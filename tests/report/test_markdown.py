@@ -9,11 +9,14 @@ from lydite.study.results import Cost, Result
 SEEN, MEAN = {"group": "seen", "split": "test"}, {"group": "unseen-mean", "split": "test"}
 
 
-def result(recipe: str, seed: int, accuracy: float, parameters: int = 2000) -> Result:
+def result(
+    recipe: str, seed: int, accuracy: float, parameters: int = 2000, created: str = "2026-01-01"
+) -> Result:
     far = {"domain": "far", "split": "test"}
     return Result.model_construct(
         recipe=recipe,
         seed=seed,
+        created=created,
         seen=("near",),
         cost=Cost(parameters=parameters, macs=3_000_000, size_bytes=8000, latency_ratio=2.0),
         figures=(
@@ -51,3 +54,11 @@ def test_seeds_of_a_recipe_become_one_row_with_mean_and_deviation() -> None:
     assert several[:3] == ["CPF", "2", "2,500"]
     assert several[6] == "0.750 ± 0.071"
     assert several[-1] == "0.650"
+
+
+def test_a_recipe_that_was_run_again_shows_the_newer_result() -> None:
+    old, new = (
+        result("BL", 0, 0.5, created="2026-01-01"),
+        result("BL", 0, 0.75, created="2026-02-01"),
+    )
+    assert study_table([new, old]) == study_table([new])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lydite.errors import DataError
 from lydite.files import read_bytes, write_bytes
-from lydite.study.results import Result, read_results
+from lydite.study.results import Result, newest, read_results
 
 _MAX_PAGE_BYTES = 1024 * 1024
 
@@ -22,11 +22,12 @@ def study_table(results: Sequence[Result]) -> str:
     the mean over them and, behind a plus-minus, their standard deviation.
 
     Args:
-        results: of one study, in the order of the rows; those of one recipe make one row.
+        results: of one study, in the order of the rows; those of one recipe make one row, the
+            newest of each seed.
     """
     unseen = unseen_domains(results)
     recipes: dict[str, list[Result]] = {}
-    for result in results:
+    for result in newest(results):
         recipes.setdefault(result.recipe, []).append(result)
     header = ["recipe", "parameters", "MMAC", "file kB", "faster", "accuracy seen", "AUC seen"]
     header += ["mean AUC unseen", *(f"AUC {domain}" for domain in unseen)]

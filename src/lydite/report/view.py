@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lydite.card import Figure
-from lydite.study.results import Result
+from lydite.study.results import Result, newest
 
 SPLIT = "test"
 #: how many series the palette tells apart
@@ -101,12 +101,7 @@ class Line:
 
 def lines_of(results: Sequence[Result]) -> list[Line]:
     """Return the newest result of each recipe and seed, the reference first, then as given."""
-    newest: dict[tuple[str, int], Result] = {}
-    for result in results:
-        before = newest.get((result.recipe, result.seed))
-        if before is None or result.created >= before.created:
-            newest[result.recipe, result.seed] = result
-    kept = sorted(newest.values(), key=lambda result: not result.reference)
+    kept = sorted(newest(results), key=lambda result: not result.reference)
     several = len({result.seed for result in kept}) > 1
     approaches = list(dict.fromkeys(result.approach for result in kept))
     return [

@@ -5,6 +5,7 @@ Tables, plots and the report are made from these files and compute nothing thems
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -137,3 +138,16 @@ def read_results(folder: Path) -> list[Result]:
         except ValidationError as error:
             raise DataError(f"{path} is not a result: {validation_sentence(error)}") from error
     return results
+
+
+def newest(results: Iterable[Result]) -> list[Result]:
+    """Return the newest result of each recipe and seed, in the order in which they first appear.
+
+    Results are added and never changed, so a recipe that was run again has several.
+    """
+    found: dict[tuple[str, int], Result] = {}
+    for result in results:
+        before = found.get((result.recipe, result.seed))
+        if before is None or result.created >= before.created:
+            found[result.recipe, result.seed] = result
+    return list(found.values())

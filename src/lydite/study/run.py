@@ -17,7 +17,7 @@ from lydite.study.cache import Cache
 from lydite.study.execute import Learning, Options, execute, keys_of, start_of
 from lydite.study.measure import Shipped, measure, ship
 from lydite.study.plan import Plan, make_plan, require_apart
-from lydite.study.results import Result, read_results, write_result
+from lydite.study.results import Result, newest, read_results, write_result
 from lydite.study.spec import DataSpec, Study
 from lydite.training.team import Team
 
@@ -169,17 +169,12 @@ def finished(study: Study, data: StudyData, folder: Path) -> list[Result] | None
     """Return the results of a finished study, newest per recipe and seed, or None."""
     if not (folder / "results").is_dir():
         return None
-    newest: dict[tuple[str, int], Result] = {}
-    for result in read_results(folder / "results"):
-        if result.data != data.digests:
-            continue
-        before = newest.get((result.recipe, result.seed))
-        if before is None or result.created >= before.created:
-            newest[result.recipe, result.seed] = result
+    same = [r for r in read_results(folder / "results") if r.data == data.digests]
+    known = {(result.recipe, result.seed): result for result in newest(same)}
     wanted = [(recipe, seed) for seed in study.seeds for recipe in study.resolved(seed)]
     results = []
     for recipe, seed in wanted:
-        found = newest.get((recipe.name, seed))
+        found = known.get((recipe.name, seed))
         if found is None or found.spec != recipe.model_dump(mode="json"):
             return None
         # what steps read besides the data may have changed although the plan has not
