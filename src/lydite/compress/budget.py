@@ -7,6 +7,7 @@ all of this works on outlines (see `Step.outline`), before anything is trained.
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -231,7 +232,8 @@ def mildest_rate(
         return probes
     counted = budget.kind in ("macs", "parameters")
     for _ in range(_COUNTED_PROBES if counted else _MEASURED_PROBES):
-        middle = (low + high) / 2
+        # halved in proportion: what is left counts, and near rate 1 little is left
+        middle = 1 - math.sqrt((1 - low) * (1 - high))
         probe = look(middle)
         # a rate that cannot be reached is as much as to say "less"
         if probe.fits or probe.costs is None:
