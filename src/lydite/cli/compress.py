@@ -13,10 +13,8 @@ from lydite.cli.output import emit, progress_reporter, table
 if TYPE_CHECKING:
     from cyclopts import App
 
-    from lydite.study.compress import Candidate, Choice
-    from lydite.study.results import Result
-
-RECORD = "compress.json"
+    from lydite.study.candidates import Candidate
+    from lydite.study.compress import Outcome
 
 
 def register(app: App) -> None:
@@ -81,54 +79,36 @@ def compress(
     from lydite.compress.budget import parse_budget
     from lydite.config import validate
     from lydite.detector import Detector
-    from lydite.files import write_json
     from lydite.report.html import write_report
     from lydite.study import compress as room
-    from lydite.study.run import StudyOptions, run_study
+    from lydite.study.candidates import TECHNIQUES, Request
+    from lydite.study.run import StudyOptions
     from lydite.study.spec import DataSpec
-    from lydite.training.team import Team
 
-    names = technique or tuple(room.TECHNIQUES)
     limit = parse_budget(budget) if budget else None
+    names = technique or tuple(TECHNIQUES)
     asked = {"rate": rate, "budget": limit, "techniques": names, "steps": steps, "seed": seed}
-    wanted = validate(room.Request, asked, "The request")
+    request = validate(Request, asked, "The request")
     data = validate(DataSpec, {"manifest": manifest, "seen": seen}, "The data")
-    progress = progress_reporter()
     source = Detector.load(detector)
-    name = room.name_of(source)
-    folder = out or Path("runs") / name
-    team = Team.current()
-    if team.leads:  # latencies are measured once, by one process
-        record = room.planned(folder / RECORD, source, wanted, progress, replace=replace)
-        if not dry_run:
-            write_json(folder / RECORD, record.model_dump(mode="json"))
-    team.agree(True)
-    if not team.leads:
-        record = room.planned(folder / RECORD, source, wanted)
-    candidates = record.candidates
+    folder = out or Path("runs") / room.name_of(source)
+    options = StudyOptions(folder, None, replace, device, precision, progress_reporter())
     if dry_run:
-        emit(record.model_dump(mode="json"), json, lambda: plan_text(candidates))
+        plan = room.planned(
+            folder / room.RECORD, source, request, options.progress, replace=replace
+        )
+        emit(plan.model_dump(mode="json"), json, lambda: plan_text(plan.candidates))
         return
-    data = data.model_copy(update={"sources": source.card.sources})
-    study = room.study_of(detector, data, candidates, seed, name)
-    options = StudyOptions(folder, None, replace, device, precision, progress)
-    results = run_study(study, options)
-    if not results:  # a helping process under torchrun
+    outcome = room.compress(detector, data, request, options)
+    if outcome is None:  # a helping process under torchrun
         return
-    choice = room.choose(results, limit)
-    value = record.model_copy(update={"choice": choice}).model_dump(mode="json")
-    write_json(folder / RECORD, value)
     report = write_report(folder)
-    chosen = folder / "detectors" / choice.recipe
-    value |= {"folder": str(chosen), "report": str(report)}
+    value = outcome.record.model_dump(mode="json")
+    value |= {"folder": str(outcome.detector), "report": str(report)}
     emit(
         value,
         json,
-        lambda: (
-            f"{tried_text(candidates, results, choice)}\n\n"
-            f"Chosen: {choice.recipe}, {choice.reason}.\n"
-            f"Detector: {chosen}\nReport: {report.resolve().as_uri()}"
-        ),
+        lambda: f"{outcome_text(outcome)}\nReport: {report.resolve().as_uri()}",
     )
 
 
@@ -153,13 +133,15 @@ def plan_text(candidates: Sequence[Candidate]) -> str:
     return "\n".join([table(headers, rows), *notes])
 
 
-def tried_text(candidates: Sequence[Candidate], results: list[Result], choice: Choice) -> str:
-    """Return everything that was tried, with what it cost and gave."""
+def outcome_text(outcome: Outcome) -> str:
+    """Return everything that was tried, with what it cost and gave, and what was chosen."""
+    choice = outcome.record.choice
+    assert choice is not None, "a finished run has chosen"
     headers = [
         "", "recipe", "parameters", "MMAC", "file kB", "times as fast", "val AUC", "val accuracy",
     ]  # fmt: skip
     rows: list[list[object]] = []
-    for result in results:
+    for result in outcome.results:
         figures = {f.metric: f.value for s in result.steps[-1:] for f in s.figures}
         ratio = result.cost.latency_ratio
         rows.append(
@@ -174,5 +156,13 @@ def tried_text(candidates: Sequence[Candidate], results: list[Result], choice: C
                 None if figures.get("accuracy") is None else round(figures["accuracy"] or 0.0, 4),
             ]
         )
-    notes = [f"{item.technique} is left out: {item.why_not}" for item in candidates if item.why_not]
-    return "\n".join([table(headers, rows), *notes])
+    left_out = [item for item in outcome.record.candidates if item.why_not]
+    return "\n".join(
+        [
+            table(headers, rows),
+            *(f"{item.technique} is left out: {item.why_not}" for item in left_out),
+            "",
+            f"Chosen: {choice.recipe}, {choice.reason}.",
+            f"Detector: {outcome.detector}",
+        ]
+    )
