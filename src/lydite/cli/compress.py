@@ -30,7 +30,7 @@ def compress(
     rate: float | None = None,
     budget: str | None = None,
     technique: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
-    steps: int = 500,
+    steps: int = 2000,
     seed: int = 0,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,

@@ -29,12 +29,17 @@ from lydite.recipe import Progress, Step, parse_step, silent
 _Recipe = Callable[[float, int], list[dict[str, Any]]]
 
 
+def _recover(steps: int) -> dict[str, Any]:
+    """Return the training after a cut: what was cut deep has to move far, hence the large rate."""
+    return {"finetune": {"steps": steps, "lr": 0.001, "balance": "pairs"}}
+
+
 def _prune(rate: float, steps: int) -> list[dict[str, Any]]:
-    return [{"prune": {"rate": rate}}, {"finetune": {"steps": steps, "balance": "pairs"}}]
+    return [{"prune": {"rate": rate}}, _recover(steps)]
 
 
 def _factorize(rate: float, steps: int) -> list[dict[str, Any]]:
-    return [{"factorize": {"rate": rate}}, {"finetune": {"steps": steps, "balance": "pairs"}}]
+    return [{"factorize": {"rate": rate}}, _recover(steps)]
 
 
 def _distill(rate: float, steps: int) -> list[dict[str, Any]]:
@@ -70,7 +75,7 @@ class Request(Frozen):
     rate: float | None = None
     budget: Budget | None = None
     techniques: tuple[str, ...] = tuple(TECHNIQUES)
-    steps: Annotated[int, Field(ge=1, le=10_000_000)] = 500
+    steps: Annotated[int, Field(ge=1, le=10_000_000)] = 2000
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     @model_validator(mode="after")
