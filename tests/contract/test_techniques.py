@@ -21,8 +21,10 @@ from lydite.card import ONNX_NAME, Architecture
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.errors import ConfigError
+from lydite.export.inspection import inspect_quantized
 from lydite.export.onnx import export
 from lydite.export.parity import check_parity, network_logits, require_parity, synthetic_tiles
+from lydite.models.cost import count_parameters
 from lydite.recipe import STEPS, Context, Stage, Step, load_steps, parse_step
 
 LEARN: dict[str, Any] = {"steps": 2, "batch": 8, "checkpoint_s": 1e9}
@@ -166,6 +168,31 @@ def hold_to_contract(shop: Workshop, chains: list[tuple[str, ...]]) -> None:
 
 def test_each_technique(lydite: Workshop) -> None:
     hold_to_contract(lydite, [(name,) for name in TECHNIQUES])
+
+
+@pytest.mark.parametrize("name", ["prune", "factorize", "distill"])
+def test_what_removes_parameters_leaves_fewer_of_them(lydite: Workshop, name: str) -> None:
+    asked = next(iter(TECHNIQUES[name].values()))["rate"]
+    before, after = (count_parameters(d.network) for d in (lydite.start, lydite.make(name)))
+    assert after <= (1 - asked) * before
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("static-int8", 0.5), ("qat", 0.5), ("weight-int8", 0.5), ("float16", 0.6), ("bfloat16", 0.6)],
+)
+def test_what_stores_shorter_numbers_stores_fewer_bytes(
+    lydite: Workshop, name: str, most: float
+) -> None:
+    before, after = (
+        sum(inspect_quantized(export(d)).weight_bytes.values())
+        for d in (lydite.start, lydite.make(name))
+    )
+    assert after <= most * before
+
+
+def test_masks_shrink_nothing(lydite: Workshop) -> None:
+    assert count_parameters(lydite.make("mask").network) == count_parameters(lydite.start.network)
 
 
 @pytest.mark.slow
