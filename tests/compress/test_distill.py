@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from lydite.card import Architecture, Preprocess
 from lydite.compress.distill import Distill
 from lydite.compress.methods import distillation
+from lydite.compress.prune import Prune
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.errors import ConfigError, DataError
@@ -387,9 +388,32 @@ def test_auto_saves_the_rate_and_stands_in_the_card(
     assert stage.network == "lydite-small"
 
 
+def test_same_goes_on_from_a_pruned_detector_with_its_edits(
+    tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    wide = detector(1, Architecture(network="lydite-small", config={"widths": [8, 16]}))
+    wide.save(tmp_path / "wide")
+    narrow = Prune(rate=0.5, multiple=4).outline(wide)
+    taught = step(student="same", config={}, teachers=[tmp_path / "wide"], parent_teaches=False)
+    before = {name: value.clone() for name, value in weights(narrow).items()}
+    child = taught.run(narrow, context(tiny_manifest, tmp_path / "scratch"))
+    assert child.card.edits == narrow.card.edits != ()
+    after = weights(child)
+    assert {n: v.shape for n, v in after.items()} == {n: v.shape for n, v in before.items()}
+    moved = (after["patch.weight"] - before["patch.weight"]).abs().max()
+    assert 0 < moved < 0.1, "it learns on from the weights that it has"
+    assert all(torch.equal(v, before[n]) for n, v in weights(narrow).items())
+    child.save(tmp_path / "child")
+    assert same(Detector.load(tmp_path / "child"), child)
+    stage = Stage("lydite-small", trained=True)
+    taught.check(stage)
+    assert stage.network == "lydite-small"
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
+        ({"student": "same", "config": {"widths": [4]}}, "take out `config`"),
         ({"student": "auto", "config": {}}, "belong together"),
         ({"rate": 0.5}, "belong together"),
         ({"student": "auto", "rate": 90, "config": {}}, r"must be in \(0, 1\)"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -100,6 +101,22 @@ def test_a_finished_study_is_not_run_again(
     )
     assert again == results
     assert "already finished" in said[-1][-1]
+
+
+def test_a_plan_of_before_an_option_existed_is_the_same_plan(
+    done: tuple[Study, StudyOptions, list[Result]],
+) -> None:
+    study, options, results = done
+    path = options.folder / "study.json"
+    plan = json.loads(path.read_text())
+    for entry in plan["study"]["recipes"]:
+        del entry["seeds"]
+    path.write_text(json.dumps(plan))
+    assert run_study(study, options) == results
+    path.write_text(json.dumps({"study": "?", "data": plan["data"]}))
+    with pytest.raises(ResumeError):
+        run_study(study, options)
+    path.write_text(json.dumps(plan))
 
 
 def test_a_changed_recipe_is_refused_with_the_difference(

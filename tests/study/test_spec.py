@@ -41,6 +41,15 @@ def test_after_puts_the_other_recipes_steps_first(tmp_path: Path) -> None:
     assert study.reference_name == "BL"
 
 
+def test_a_recipe_may_have_its_own_seeds(tmp_path: Path) -> None:
+    study = read_study(write(tmp_path, GOOD + "    seeds: [0, 3]\n"))
+    runs = [(recipe.name, recipe.seed) for recipe in study.runs()]
+    assert runs == [("BL", 0), ("CPF-90", 0), ("CPF-90", 3)]
+    assert [len(recipe.steps) for recipe in study.runs()] == [1, 3, 3]
+    with pytest.raises(ConfigError, match="seeds"):
+        read_study(write(tmp_path, GOOD + "    seeds: []\n"))
+
+
 def test_recipes_go_to_data_and_back(tmp_path: Path) -> None:
     study = read_study(write(tmp_path, GOOD))
     for recipe in study.resolved(0):

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from pydantic import Field, field_validator, model_validator
 
-from lydite.card import Architecture
+from lydite.card import Architecture, ScoreMeaning
 from lydite.compress.methods import Logits, Methods, distillation, views_of
 from lydite.compress.prune import require_fraction
 from lydite.compress.students import student_for_rate
@@ -35,6 +35,8 @@ from lydite.training.settings import TrainSettings
 
 #: a student of the detector's own family, as narrow as `rate` asks
 AUTO = "auto"
+#: the detector itself, as it is, learning on
+SAME = "same"
 TWO_CLASSES_NOTE = (
     "distill by `decoupled`: with two classes there is only one other class, so its second part "
     "(`beta`) is zero and it equals `alpha` times `logits`."
@@ -51,15 +53,17 @@ TEACHERS_NOTE = (
 
 @STEPS.add("distill")
 class Distill(Step, TrainSettings):
-    """Train a new student network; the detector so far is its teacher, alone or among others.
+    """Train a student network; the detector so far is its teacher, alone or among others.
 
     The student takes the detector's preprocessing. What it minimizes is `weight` times the sum of
     its methods' losses, plus the rest times cross-entropy on the labels, which
     `label_smoothing` does not touch.
 
     Attributes:
-        student: a name of `lydite models`, or "auto": the detector's own network, scaled in width
-            so that at least `rate` of its parameters go.
+        student: a name of `lydite models`; or "auto": the detector's own network, scaled in width
+            so that at least `rate` of its parameters go; or "same": the detector itself, with its
+            weights and edits, so that what was pruned or factorized recovers with a teacher's help
+            (name the wide detector in `teachers`).
         config: further arguments of the student.
         temperature: T of the soft targets.
         weight: share of what teachers say; the rest is cross-entropy on the labels.
@@ -105,6 +109,8 @@ class Distill(Step, TrainSettings):
         if (self.student == AUTO) != (self.rate is not None):
             raise ValueError("`student: auto` and `rate` belong together; give both or neither")
         sized = sorted({"width", "widths"} & self.config.keys())
+        if self.student == SAME and self.config:
+            raise ValueError("`student: same` keeps the network as it is; take out `config`")
         if self.student == AUTO and sized:
             raise ValueError(f"`student: auto` finds the width; take `{sized[0]}` out of `config`")
         count = len(self.teachers) + self.parent_teaches
@@ -133,7 +139,7 @@ class Distill(Step, TrainSettings):
         if self.parent_teaches:
             require_trained(self, stage, "the teacher has nothing to teach.")
         stage.trained = True
-        if self.student != AUTO:
+        if self.student not in (AUTO, SAME):
             stage.network = self.student
         stage.images += self.steps * self.batch
         if any(method.name == "decoupled" for method in self.method):
@@ -144,7 +150,7 @@ class Distill(Step, TrainSettings):
             stage.notes.append(TEACHERS_NOTE)
 
     def outline(self, detector: Detector) -> Detector:
-        """Return an untrained student.
+        """Return the student before it learns.
 
         Raises:
             CardError: a teacher's folder is no sound detector.
@@ -210,7 +216,9 @@ class Distill(Step, TrainSettings):
         return student.evolve(network=network, training=fitted.report | self._provenance(unlabeled))
 
     def _student(self, detector: Detector, seed: int) -> Detector:
-        """Return an untrained student that takes what the detector takes."""
+        """Return the student before it learns; it takes what the detector takes."""
+        if self.student == SAME:
+            return detector.evolve(score=ScoreMeaning(), measured=())
         of = detector.card.architecture
         if self.rate is not None:
             whole = of.model_copy(update={"config": of.config | self.config})

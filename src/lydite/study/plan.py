@@ -92,17 +92,16 @@ def make_plan(
     planned: dict[str, PlannedStep] = {}
     disk = 0
     speed = Speedometer() if estimate else None
-    for seed in study.seeds:
-        for recipe in study.resolved(seed):
-            detector = start_of(recipe)
-            keys = keys_of(recipe, detector.card.key, learning.digests)
-            items = _check(recipe, detector, keys, cache, speed)
-            for item in items:
-                if item.key not in planned:
-                    planned[item.key] = item
-                    disk += 0 if item.cached else _FLOAT_BYTES * item.parameters
-            # the study's own copy: weights and exported file
-            disk += 2 * _FLOAT_BYTES * (items[-1].parameters if items else 0)
+    for recipe in study.runs():
+        detector = start_of(recipe)
+        keys = keys_of(recipe, detector.card.key, learning.digests)
+        items = _check(recipe, detector, keys, cache, speed)
+        for item in items:
+            if item.key not in planned:
+                planned[item.key] = item
+                disk += 0 if item.cached else _FLOAT_BYTES * item.parameters
+        # the study's own copy: weights and exported file
+        disk += 2 * _FLOAT_BYTES * (items[-1].parameters if items else 0)
     free = shutil.disk_usage(_existing(folder)).free
     if disk > free:
         raise FileError(
@@ -127,7 +126,7 @@ def require_apart(study: Study, test: Manifest) -> None:
         DataError: a test image is among them; the message names the recipe.
     """
     measured = set(test.column("sha256"))
-    for recipe in study.resolved(study.seeds[0]):
+    for recipe in study.runs():
         for step in recipe.steps:
             shared = len(step.further_images() & measured)
             if shared:

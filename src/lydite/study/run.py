@@ -159,9 +159,8 @@ def _help(study: Study, options: StudyOptions) -> list[Result]:
     if Team.current().agree(True):
         data = load_data(study.data, options.folder)
         how = Options(device=options.device, precision=options.precision)
-        for seed in study.seeds:
-            for recipe in study.resolved(seed):
-                execute(recipe, data.learning, Cache(options.cache_folder), how)
+        for recipe in study.runs():
+            execute(recipe, data.learning, Cache(options.cache_folder), how)
     return []
 
 
@@ -171,10 +170,9 @@ def finished(study: Study, data: StudyData, folder: Path) -> list[Result] | None
         return None
     same = [r for r in read_results(folder / "results") if r.data == data.digests]
     known = {(result.recipe, result.seed): result for result in newest(same)}
-    wanted = [(recipe, seed) for seed in study.seeds for recipe in study.resolved(seed)]
     results = []
-    for recipe, seed in wanted:
-        found = known.get((recipe.name, seed))
+    for recipe in study.runs():
+        found = known.get((recipe.name, recipe.seed))
         if found is None or found.spec != recipe.model_dump(mode="json"):
             return None
         # what steps read besides the data may have changed although the plan has not
@@ -196,13 +194,13 @@ def _make(study: Study, data: StudyData, options: StudyOptions) -> list[Shipped]
     how = Options(options.progress, options.device, options.precision)
     store = ImageStore()
     shipped = []
-    for seed in study.seeds:
-        for recipe in study.resolved(seed):
-            made = execute(recipe, data.learning, cache, how)
-            detector = made.detector.evolve(sources=study.data.sources, limits=study.limits)
-            made = replace(made, detector=detector)
-            name = recipe.name if len(study.seeds) == 1 else f"{recipe.name}-seed{seed}"
-            shipped.append(ship(made, name, options.folder, data.test, store, options.progress))
+    for recipe in study.runs():
+        made = execute(recipe, data.learning, cache, how)
+        detector = made.detector.evolve(sources=study.data.sources, limits=study.limits)
+        made = replace(made, detector=detector)
+        several = len(study.seeds_of(recipe.name)) > 1
+        name = f"{recipe.name}-seed{recipe.seed}" if several else recipe.name
+        shipped.append(ship(made, name, options.folder, data.test, store, options.progress))
     return shipped
 
 
@@ -228,6 +226,15 @@ def _manifest(spec: DataSpec, folder: Path, progress: Progress) -> Manifest:
     return scanned
 
 
+def _brought_up_to_date(kept: Any) -> Any:
+    """Return a plan as written now; options that are newer than it have their defaults."""
+    try:
+        study = Study.model_validate(kept["study"])
+    except (KeyError, TypeError, ValueError):  # a damaged file differs from any plan
+        return kept
+    return kept | {"study": json.loads(json.dumps(study.model_dump(mode="json")))}
+
+
 def _same_or_refuse(study: Study, data: StudyData, options: StudyOptions) -> None:
     """Compare the plan with the one this folder was used for, and write it down.
 
@@ -238,7 +245,7 @@ def _same_or_refuse(study: Study, data: StudyData, options: StudyOptions) -> Non
     new: dict[str, Any] = {"study": study.model_dump(mode="json"), "data": data.digests}
     new = json.loads(json.dumps(new))
     if path.is_file() and not options.replace:
-        old = read_json(path)
+        old = _brought_up_to_date(read_json(path))
         if old != new:
             lines = difflib.unified_diff(
                 json.dumps(old, indent=1, sort_keys=True).splitlines(),

@@ -17,6 +17,7 @@ from lydite.recipe import AnyStep, Recipe, Start
 
 STUDY_VERSION = 1
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)]
 
 
 class ScanSpec(Frozen):
@@ -74,6 +75,7 @@ class Entry(Frozen):
         after: name of an earlier recipe that this one begins like; its steps come first.
         start: where it begins, unless `after` says so.
         steps: what it adds.
+        seeds: it is run once for each; those of the study unless given.
     """
 
     name: Name
@@ -81,6 +83,7 @@ class Entry(Frozen):
     after: Name | None = None
     start: Start | None = None
     steps: tuple[AnyStep, ...] = ()
+    seeds: Seeds | None = None
 
 
 class BenchSpec(Frozen):
@@ -101,7 +104,7 @@ class Study(Frozen):
         data: images and what is seen.
         recipes: what to compare, in the order of the tables.
         reference: the recipe that rates and ratios are taken against; the first unless given.
-        seeds: every recipe is run once per seed.
+        seeds: every recipe is run once per seed, unless it has its own.
         bench: how latency is measured.
         limits: what the detectors cannot do, in plain words, for their cards.
     """
@@ -112,7 +115,7 @@ class Study(Frozen):
     data: DataSpec
     recipes: Annotated[tuple[Entry, ...], Field(min_length=1)]
     reference: Name | None = None
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0,)
+    seeds: Seeds = (0,)
     bench: BenchSpec = BenchSpec()
     limits: tuple[str, ...] = ()
 
@@ -147,6 +150,21 @@ class Study(Frozen):
                 start, steps = entry.start, entry.steps
             full[entry.name] = Recipe(name=entry.name, start=start, steps=steps, seed=seed)
         return list(full.values())
+
+    def runs(self) -> list[Recipe]:
+        """Return every recipe once for each of its seeds, seed by seed."""
+        every = {seed for entry in self.recipes for seed in self.seeds_of(entry.name)}
+        return [
+            recipe
+            for seed in sorted(every)
+            for recipe in self.resolved(seed)
+            if seed in self.seeds_of(recipe.name)
+        ]
+
+    def seeds_of(self, name: str) -> tuple[int, ...]:
+        """Return the seeds that a recipe is run with."""
+        entry = next(e for e in self.recipes if e.name == name)
+        return entry.seeds or self.seeds
 
     def approach_of(self, name: str) -> str:
         """Return the approach that a recipe belongs to."""
