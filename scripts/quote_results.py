@@ -1,8 +1,9 @@
 """Put the committed results of `studies/` into the pages that quote them; with --check only look.
 
 What stands in README.md or docs/*.md between `<!-- table:NAME -->` and `<!-- /table -->` is made
-from `studies/NAME/results`, recipes in the order of `studies/NAME/study.yaml`; between
-`<!-- figure:NAME -->` and `<!-- /figure -->` stands the drawing that is written to docs/NAME.svg.
+from `studies/NAME/results`, recipes in the order of `studies/NAME/study.yaml`. Drawings stand
+between `<!-- KIND:NAME -->` and `<!-- /KIND -->`: a `figure` (AUC on unseen generators against
+size, docs/NAME.svg) or `rates` (accuracy against the share removed, docs/NAME-rates.svg).
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ import yaml
 
 from lydite.report.figures import trade_off
 from lydite.report.markdown import fill
+from lydite.report.rates import rate_curves
 from lydite.report.view import lines_of
 from lydite.study.results import read_results
 
 ROOT = Path(__file__).resolve().parent.parent
-PLACE = re.compile(r"<!-- (table|figure):([a-z0-9-]+) -->\n")
+PLACE = re.compile(r"<!-- (table|figure|rates):([a-z0-9-]+) -->\n")
 BACKGROUND = '<rect width="100%" height="100%" rx="6" fill="#fffdf8"/>'
-ALT = "AUC on generators the detectors never met, against the size of the file"
+ALT = {
+    "figure": "AUC on generators the detectors never met, against the size of the file",
+    "rates": "Accuracy on the known generator and AUC on unknown ones, against the share removed",
+}
 
 
 def results_of(name: str) -> Path | None:
@@ -32,13 +37,28 @@ def results_of(name: str) -> Path | None:
     return folder if any(folder.glob("*.json")) else None
 
 
-def drawing(results: Path, name: str) -> str:
-    """Return the study's AUC on unseen generators against file size, as an SVG file."""
+def drawing(results: Path, kind: str, name: str) -> str:
+    """Return one drawing of a study as an SVG file.
+
+    Raises:
+        SystemExit: the study has nothing to draw of this kind.
+    """
     lines = lines_of(read_results(results))
-    svg = trade_off(lines, "auc", "unseen-mean", name, ALT, "mean AUC on unseen generators")
+    if kind == "rates":
+        svg = rate_curves(lines, lines[0].result.seen)
+    else:
+        axis = "mean AUC on unseen generators"
+        svg = trade_off(lines, "auc", "unseen-mean", name, ALT[kind], axis)
+    if svg is None:
+        sys.exit(f"studies/{name} has too few rates to draw a curve of")
     svg = re.sub(r"var\(--\w+, (#[0-9a-f]{6})\)", r"\1", svg)
     head = svg.index("<title")
     return f"{svg[:head]}{BACKGROUND}{svg[head:]}\n"
+
+
+def drawing_name(kind: str, name: str) -> str:
+    """Return the file in docs/ that a drawing is kept in."""
+    return f"{name}.svg" if kind == "figure" else f"{name}-{kind}.svg"
 
 
 def fill_table(page: Path, name: str, results: Path) -> bool:
@@ -47,12 +67,12 @@ def fill_table(page: Path, name: str, results: Path) -> bool:
     return fill(page, name, results, [recipe["name"] for recipe in study["recipes"]])
 
 
-def fill_figure(page: Path, name: str) -> bool:
-    """Show `docs/NAME.svg` at its place in a page and return whether the page changed."""
+def fill_drawing(page: Path, kind: str, name: str) -> bool:
+    """Show a drawing of docs/ at its place in a page and return whether the page changed."""
     folder = "docs/" if page.name == "README.md" else ""
-    shown = f"![{ALT}]({folder}{name}.svg)\n"
+    shown = f"![{ALT[kind]}]({folder}{drawing_name(kind, name)})\n"
     text = page.read_text("utf-8")
-    pattern = re.compile(rf"(<!-- figure:{name} -->\n).*?(<!-- /figure -->)", re.DOTALL)
+    pattern = re.compile(rf"(<!-- {kind}:{name} -->\n).*?(<!-- /{kind} -->)", re.DOTALL)
     filled = pattern.sub(lambda match: f"{match[1]}{shown}{match[2]}", text)
     page.write_text(filled, "utf-8")
     return filled != text
@@ -70,9 +90,10 @@ def fill_page(page: Path, check: bool) -> list[str]:
                 changed.append(f"{page.name}: table {name}")
         else:
             if not check:
-                (ROOT / "docs" / f"{name}.svg").write_text(drawing(results, name), "utf-8")
-            if fill_figure(page, name):
-                changed.append(f"{page.name}: figure {name}")
+                path = ROOT / "docs" / drawing_name(kind, name)
+                path.write_text(drawing(results, kind, name), "utf-8")
+            if fill_drawing(page, kind, name):
+                changed.append(f"{page.name}: {kind} {name}")
     return changed
 
 

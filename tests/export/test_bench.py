@@ -6,6 +6,7 @@ import gc
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lydite.card import Architecture
@@ -58,12 +59,25 @@ def test_rows_of_a_known_clock(fake: FakeClock) -> None:
     assert [row.name for row in rows] == ["a", "b"]
     assert [row.median_ms for row in rows] == [8.0, 2.0]
     assert [row.p95_ms for row in rows] == [80.0, 20.0]
+    assert [(row.ratio_low, row.ratio, row.ratio_high) for row in rows] == [(1, 1, 1), (4, 4, 4)]
     assert [row.ratio for row in rows] == [1.0, 4.0]
     assert [row.tiles_per_s for row in rows] == [125.0, 500.0]
     assert [row.peak_memory_bytes for row in rows] == [None, None]
     assert [row.size_bytes for row in rows] == [8, 2]
     assert {(row.n, row.warmup, row.threads, row.batch) for row in rows} == {(40, 10, 1, 1)}
     assert set(rows[0].versions) == {"onnxruntime", "python"}
+
+
+def test_the_interval_of_a_ratio_knows_how_noisy_the_rounds_were() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.uniform(1, 3, (2, 50))
+    for shared in (True, False):
+        # what slows a whole round leaves the ratio as it is
+        times = np.stack([4 * noise[0], 2 * (noise[0] if shared else noise[1])])
+        low, high = module._ratio_intervals(times, np.random.default_rng(1))[1]
+        middle = np.median(times[0]) / np.median(times[1])
+        assert low <= middle <= high
+        assert high - low == pytest.approx(0) if shared else high - low > 0.2
 
 
 def test_files_take_turns_in_an_order_that_changes(fake: FakeClock) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve as reference
 
-from lydite.report import distributions, figures
+from lydite.report import distributions, figures, rates
 from lydite.report.labels import place_labels
 from lydite.report.svg import COLORS, draw
 from lydite.report.view import Line, lines_of
@@ -48,6 +48,44 @@ def test_steps_are_drawn_for_recipes_that_have_them(lines: list[Line]) -> None:
     svg = figures.step_paths(lines)
     assert {line.name for line in lines} <= set(words(svg))
     assert "2 M" in words(svg)
+
+
+def recipe_at(line: Line, name: str, rate: float, seed: int = 0, steps: str = "prune") -> Line:
+    """Return a line that differs in what a curve is made of."""
+    cost = line.result.cost.model_copy(update={"compression_rate": rate})
+    step = line.result.steps[-1].model_copy(update={"step": {steps: {}}})
+    update = {"recipe": name, "approach": "CPF", "cost": cost, "seed": seed, "steps": (step,)}
+    return replace(line, result=line.result.model_copy(update=update), name=f"{name} {seed}")
+
+
+def test_a_curve_has_one_stop_a_rate_and_knows_no_quantized_detector(lines: list[Line]) -> None:
+    some = lines[1]
+    three = [recipe_at(some, f"CPF-{rate}", rate / 100) for rate in (60, 90, 75)]
+    curve = rates.stops_of(three, "accuracy", "seen")["CPF"]
+    assert [round(stop.x, 2) for stop in curve] == [0.4, 0.25, 0.1]
+    assert rates.stops_of(three[:2], "accuracy", "seen") == {}
+    small = recipe_at(some, "CPF-90-int8", 0.9, steps="quantize")
+    assert rates.stops_of([*three, small], "accuracy", "seen")["CPF"] == curve
+
+
+def test_seeds_make_one_stop_with_the_ends_of_all_their_intervals(lines: list[Line]) -> None:
+    one, other = lines[1], lines[3]  # two different measurements stand for two seeds
+    every = [recipe_at(one, f"CPF-{rate}", rate / 100) for rate in (60, 75, 90)]
+    every.append(recipe_at(other, "CPF-90", 0.9, seed=1))
+    last = rates.stops_of(every, "accuracy", "seen")["CPF"][-1]
+    figures_ = [line.figure("accuracy", group="seen") for line in (one, other)]
+    values, lows, highs = zip(*((f.value, f.low, f.high) for f in figures_ if f), strict=True)
+    assert last.y == pytest.approx(sum(values) / 2)
+    assert (last.low, last.high) == (min(lows), max(highs))
+
+
+def test_rate_curves_name_approaches_and_rates_or_are_left_out(lines: list[Line]) -> None:
+    every = [lines[0], *(recipe_at(lines[1], f"CPF-{r}", r / 100) for r in (60, 75, 90))]
+    svg = rates.rate_curves(every, ["sim-a"])
+    assert svg is not None
+    assert {"CPF", "60%", "75%", "90%", "accuracy on sim-a"} <= set(words(svg))
+    assert svg == rates.rate_curves(every, ["sim-a"])
+    assert rates.rate_curves(lines, ["sim-a"]) is None
 
 
 def test_drawings_take_the_page_s_colors_and_hold_no_trace_of_time_or_style() -> None:

@@ -44,6 +44,16 @@ def test_one_seed_shows_intervals() -> None:
     ]  # fmt: skip
 
 
+def test_speed_has_its_interval_or_over_seeds_its_deviation() -> None:
+    def timed(seed: int, ratio: float) -> Result:
+        made = result("CPF", seed, 0.8)
+        known = {"latency_ratio": ratio, "latency_ratio_low": 2.9, "latency_ratio_high": 3.2}
+        return made.model_copy(update={"cost": made.cost.model_copy(update=known)})
+
+    assert cells(study_table([timed(0, 3.0)]))[2][4] == "3.0x [2.9, 3.2]"
+    assert cells(study_table([timed(0, 3.0), timed(1, 5.0)]))[2][5] == "4.0x ± 1.4"
+
+
 def test_seeds_of_a_recipe_become_one_row_with_mean_and_deviation() -> None:
     results = [result("BL", 0, 0.9), result("CPF", 0, 0.7), result("CPF", 1, 0.8, 3000)]
     header, _, one, several = cells(study_table(results))

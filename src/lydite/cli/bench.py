@@ -83,7 +83,7 @@ def _text(rows: list[Latency]) -> str:
                 row.name,
                 round(row.median_ms, 3),
                 round(row.p95_ms, 3),
-                round(row.ratio, 2),
+                f"{row.ratio:.2f} [{row.ratio_low:.2f}, {row.ratio_high:.2f}]",
                 round(row.tiles_per_s, 1),
                 None if row.peak_memory_bytes is None else round(row.peak_memory_bytes / 1e6, 1),
                 row.size_bytes,

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from lydite.errors import CardError, ConfigError
 from lydite.export.memory import peak_memory_bytes
 
+#: replicates behind the interval of a ratio
+RATIO_DRAWS = 1000
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -28,6 +31,8 @@ class Latency:
         median_ms: median time of one call, milliseconds.
         p95_ms: 95th percentile of the same.
         ratio: the first file's median over this one's; above 1 means faster than the first.
+        ratio_low: lower end of its 95 % interval, by a bootstrap over whole rounds.
+        ratio_high: upper end.
         tiles_per_s: throughput, tiles in a call over the median time of one.
         size_bytes: of the file.
         n: timed calls.
@@ -43,6 +48,8 @@ class Latency:
     median_ms: float
     p95_ms: float
     ratio: float
+    ratio_low: float
+    ratio_high: float
     tiles_per_s: float
     size_bytes: int
     n: int
@@ -108,12 +115,15 @@ def bench(
             calls.append(_call(name, data, tile, threads))
         times = _timed(calls, warmup, repeats, draw, clock)
     medians = np.median(times, axis=1)
+    spread = _ratio_intervals(times, draw)
     return [
         Latency(
             name=name,
             median_ms=float(medians[index]),
             p95_ms=float(np.percentile(times[index], 95)),
             ratio=float(medians[0] / medians[index]),
+            ratio_low=float(spread[index, 0]),
+            ratio_high=float(spread[index, 1]),
             tiles_per_s=float(1e3 * batch / medians[index]),
             size_bytes=len(data),
             n=repeats,
@@ -145,6 +155,18 @@ def _timed(
             if number >= 0:
                 times[index, number] = elapsed / 1e6
     return times
+
+
+def _ratio_intervals(times: NDArray[np.float64], draw: np.random.Generator) -> NDArray[np.float64]:
+    """Return the 95 % interval of each file's ratio of medians to the first: (files, 2).
+
+    Whole rounds are drawn, with all their files, so that what slowed a round slows both.
+    """
+    repeats = times.shape[1]
+    rounds = draw.integers(repeats, size=(RATIO_DRAWS, repeats))
+    medians = np.stack([np.median(row[rounds], axis=1) for row in times])
+    ends: NDArray[np.float64] = np.percentile(medians[0] / medians, (2.5, 97.5), axis=1).T
+    return ends
 
 
 def _call(name: str, data: bytes, tile: Any, threads: int) -> Callable[[], object]:

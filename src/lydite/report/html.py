@@ -22,7 +22,7 @@ from lydite.data.manifest import Manifest
 from lydite.errors import DataError, LyditeError
 from lydite.evaluate.score import read_scores
 from lydite.files import read_json, write_bytes
-from lydite.report import distributions, figures, pictures
+from lydite.report import distributions, figures, pictures, rates
 from lydite.report.view import Line, columns_of, headline, kilobytes, lines_of, remarks
 from lydite.study.results import Result, read_results
 
@@ -127,6 +127,9 @@ def _drawings(
             "Unseen generators against size",
             "mean AUC over unseen domains",
         )
+    curves = rates.rate_curves(lines, seen)
+    if curves is not None:
+        drawn["rates"] = curves
     if columns_of(lines):
         drawn["matrix"] = figures.matrix(lines)
     if any(len(line.stops("auc")) > 1 for line in lines):

@@ -128,6 +128,8 @@ def _result(
         latency_ms=latency.median_ms,
         latency_p95_ms=latency.p95_ms,
         latency_ratio=latency.ratio,
+        latency_ratio_low=latency.ratio_low,
+        latency_ratio_high=latency.ratio_high,
     )
     return Result(
         study=study.name,

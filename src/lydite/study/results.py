@@ -30,6 +30,8 @@ class Cost(Frozen):
         latency_ms: median of one tile in onnxruntime, one thread; None before benchmarking.
         latency_p95_ms: 95th percentile.
         latency_ratio: reference's median over this one's, same interleaved run (above 1: faster).
+        latency_ratio_low: lower end of its 95 % interval; None in results of before it was taken.
+        latency_ratio_high: upper end.
     """
 
     parameters: int
@@ -39,6 +41,8 @@ class Cost(Frozen):
     latency_ms: float | None = None
     latency_p95_ms: float | None = None
     latency_ratio: float | None = None
+    latency_ratio_low: float | None = None
+    latency_ratio_high: float | None = None
 
 
 class StepCost(Frozen):
