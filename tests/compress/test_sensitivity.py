@@ -194,6 +194,15 @@ def test_the_command_prints_and_writes_the_same(
     assert file.with_suffix(".svg").read_text().startswith("<svg")
 
 
+def test_domains_can_be_chosen(
+    folders: tuple[str, str], tiny_manifest: Manifest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sensitivity", *folders, "--shares", "0.5", "--json", "--seen", "one"]
+    assert main(words) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["n"] == len(tiny_manifest.select(split="val", domain="one"))
+
+
 def test_people_get_a_table_of_drops(
     folders: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,6 +219,7 @@ def test_people_get_a_table_of_drops(
     [
         (["--split", "tset"], "--split must be one of"),
         (["--score", "talyor"], "Unknown score 'talyor'. Did you mean 'taylor'?"),
+        (["--seen", "ones"], "Unknown domain 'ones'. Did you mean 'one'?"),
         (["--images", "1"], "--images must be 2 or more"),
         (["--shares", "90"], "`shares` must be in (0, 1). Got 90"),
         (["-o", __file__], "is a file"),

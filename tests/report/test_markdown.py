@@ -54,6 +54,27 @@ def test_speed_has_its_interval_or_over_seeds_its_deviation() -> None:
     assert cells(study_table([timed(0, 3.0), timed(1, 5.0)]))[2][5] == "4.0x ± 1.4"
 
 
+def test_comparisons_have_columns_where_they_were_made() -> None:
+    def against(made: Result, name: str, gain: float, flipped: float) -> Result:
+        where = {**SEEN, "against": name}
+        more = (
+            Figure(metric="accuracy_gain", value=gain, low=-0.02, high=0.01, slice=where),
+            Figure(metric="flipped", value=flipped, slice=where),
+        )
+        return made.model_copy(update={"figures": (*made.figures, *more)})
+
+    base = result("BL", 0, 0.9).model_copy(update={"reference": True})
+    pruned = against(result("CPF", 0, 0.89), "BL", -0.01, 0.06)
+    small = against(against(result("CPF-int8", 0, 0.888), "BL", -0.012, 0.06), "CPF", -0.002, 0.004)
+    header, _, *rows = cells(study_table([base, pruned, small]))
+    assert (header[6], header[-1]) == ("minus BL", "rounding")
+    assert [row[6] for row in rows] == [
+        "-", "-0.010 [-0.020, +0.010]", "-0.012 [-0.020, +0.010]",
+    ]  # fmt: skip
+    assert [row[-1] for row in rows] == ["-", "-", "-0.002, 0.4% flipped"]
+    assert "rounding" not in study_table([base, pruned])
+
+
 def test_seeds_of_a_recipe_become_one_row_with_mean_and_deviation() -> None:
     results = [result("BL", 0, 0.9), result("CPF", 0, 0.7), result("CPF", 1, 0.8, 3000)]
     header, _, one, several = cells(study_table(results))

@@ -81,6 +81,19 @@ def test_results_have_everything(done: tuple[Study, StudyOptions, list[Result]])
     assert study.reference_name == "BL"
 
 
+def test_results_are_compared_with_the_reference_image_by_image(
+    done: tuple[Study, StudyOptions, list[Result]],
+) -> None:
+    base, pruned, small = done[2]
+    assert not [f for f in base.figures if "against" in f.slice]
+    where = {"group": "seen", "split": "test"}
+    for result in (pruned, small):
+        gain = result.figure("accuracy_gain", **where, against="BL")
+        mine, theirs = (r.figure("accuracy", **where) for r in (result, base))
+        assert gain is not None and mine is not None and theirs is not None  # noqa: PT018
+        assert gain.value == pytest.approx(mine.value - theirs.value)
+
+
 def test_common_steps_are_done_once(done: tuple[Study, StudyOptions, list[Result]]) -> None:
     _, options, results = done
     assert results[0].steps[0].key == results[1].steps[0].key

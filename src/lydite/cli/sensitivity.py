@@ -26,6 +26,7 @@ def sensitivity(
     *,
     score: str = "l1",
     shares: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (0.25, 0.5, 0.75, 0.9),
+    seen: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     split: str = "val",
     images: int = 256,
     seed: int = 0,
@@ -44,6 +45,7 @@ def sensitivity(
         score: how channels are ranked: l1, l2, bn, random; taylor, fisher or domains ask images of
             the manifest's training split.
         shares: of a group's channels to remove.
+        seen: domains to measure on and to score with; all of the manifest's unless given.
         split: which images to measure on: train, val or test.
         images: how many of them at most, half of each class; and how many crops the scores that
             ask images are made of.
@@ -73,6 +75,11 @@ def sensitivity(
         raise FileError(f"{out} is a file. Name a folder with --out.")
     loaded = Detector.load(detector)
     table_of_images = Manifest.read(manifest, root)
+    domains = sorted(set(table_of_images.column("domain")))
+    for domain in seen:
+        if domain not in domains:
+            raise ConfigError(f"--seen: {unknown_name('domain', domain, domains)}")
+    table_of_images = table_of_images.select(domain=seen or domains)
     result = measure_sensitivity(
         loaded,
         choose_images(table_of_images.select(split=split), images, seed),

@@ -7,7 +7,9 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from lydite.card import Figure
 from lydite.errors import DataError
+from lydite.evaluate.compare import FLIPPED, GAIN
 from lydite.files import read_bytes, write_bytes
 from lydite.study.results import Cost, Result, newest, read_results
 
@@ -20,7 +22,8 @@ def study_table(results: Sequence[Result]) -> str:
     Of one seed, accuracy and AUC come with their 95 % intervals for the seen domains and the mean
     over the unseen ones; for each unseen domain the AUC alone. Of several seeds, each number is
     the mean over them and, behind a plus-minus, their standard deviation. "Faster" is times the
-    reference's speed.
+    reference's speed. Where they were measured: accuracy minus the reference's on the same images,
+    and what rounding changed against the float detector.
 
     Args:
         results: of one study, in the order of the rows; those of one recipe make one row, the
@@ -33,6 +36,16 @@ def study_table(results: Sequence[Result]) -> str:
     header = ["recipe", "parameters", "MMAC", "file kB", "faster", "accuracy seen", "AUC seen"]
     header += ["mean AUC unseen", *(f"AUC {domain}" for domain in unseen)]
     rows = [_row(group, unseen) for group in recipes.values()]
+    base = next((r.recipe for r in results if r.reference), None)
+    if base is not None and any(_compared(r, GAIN, base) for r in results):
+        header.insert(6, f"minus {base}")
+        for row, group in zip(rows, recipes.values(), strict=True):
+            row.insert(6, _gain(group, base))
+    rounded = [_rounding(group, base) for group in recipes.values()]
+    if any(cell != "-" for cell in rounded):
+        header.append("rounding")
+        for row, cell in zip(rows, rounded, strict=True):
+            row.append(cell)
     if any(len(group) > 1 for group in recipes.values()):
         header.insert(1, "seeds")
         for row, group in zip(rows, recipes.values(), strict=True):
@@ -95,6 +108,45 @@ def _row(group: Sequence[Result], unseen: Sequence[str]) -> list[str]:
         _cell(group, "auc", mean, interval=True),
         *(_cell(group, "auc", {"domain": d, "split": "test"}) for d in unseen),
     ]
+
+
+def _compared(result: Result, metric: str, name: str) -> Figure | None:
+    """Return how a result compares with another detector on seen domains, if it was compared."""
+    return result.figure(metric, group="seen", split="test", against=name)
+
+
+def _gain(group: Sequence[Result], base: str) -> str:
+    """Return accuracy minus the reference's, with its paired interval or its spread over seeds."""
+    figures = [_compared(result, GAIN, base) for result in group]
+    values = [f.value for f in figures if f is not None and f.value is not None]
+    if not values:
+        return "-"
+    text = f"{statistics.mean(values):+.3f}"
+    if len(group) > 1:
+        return f"{text} ± {statistics.stdev(values):.3f}" if values[1:] else text
+    (figure,) = figures
+    if figure is None or figure.low is None or figure.high is None:
+        return text
+    return f"{text} [{figure.low:+.3f}, {figure.high:+.3f}]"
+
+
+def _rounding(group: Sequence[Result], base: str | None) -> str:
+    """Return what quantization changed on seen domains: accuracy, and share of decisions."""
+    gains, flips = (
+        [
+            f.value
+            for result in group
+            for f in result.figures
+            if f.metric == metric
+            and f.slice.get("group") == "seen"
+            and f.slice.get("against", base) != base
+            and f.value is not None
+        ]
+        for metric in (GAIN, FLIPPED)
+    )
+    if not gains or not flips:
+        return "-"
+    return f"{statistics.mean(gains):+.3f}, {statistics.mean(flips):.1%} flipped"
 
 
 def _faster(costs: Sequence[Cost]) -> str:

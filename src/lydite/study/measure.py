@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lydite.card import ONNX_NAME
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector, versions
+from lydite.evaluate.compare import compare
 from lydite.evaluate.score import score_detector
 from lydite.evaluate.summary import summarize
 from lydite.export.bench import Latency, bench
@@ -82,7 +84,30 @@ def measure(
     reference = next(s for s in shipped if s.made.recipe.name == study.reference_name)
     latencies = _latencies(shipped, reference, study.bench, progress)
     base = count_parameters(reference.made.detector.network)
-    return [_result(study, item, latencies[item.name], base, data) for item in shipped]
+    return [
+        _result(
+            study, item, latencies[item.name], base, data, _comparisons(item, reference, shipped)
+        )
+        for item in shipped
+    ]
+
+
+def _comparisons(
+    item: Shipped, reference: Shipped, shipped: Sequence[Shipped]
+) -> dict[str, Shipped]:
+    """Return what a detector is compared with, by its recipe: the reference, and before rounding.
+
+    The reference is that of the same seed where there is one. A quantized detector's float parent
+    is in the study where a recipe comes `after` another.
+    """
+    named = [s for s in shipped if s.made.recipe.name == reference.made.recipe.name]
+    seed = item.made.recipe.seed
+    base = next((s for s in named if s.made.recipe.seed == seed), reference)
+    found = {} if item is base else {base.made.recipe.name: base}
+    if item.detector.card.quantization is not None:
+        parents = [s for s in shipped if s.detector.card.key == item.detector.card.parent]
+        found |= {s.made.recipe.name: s for s in parents if s is not item}
+    return found
 
 
 def hardware(threads: int) -> dict[str, str | int]:
@@ -114,10 +139,21 @@ def _latencies(
 
 
 def _result(
-    study: Study, item: Shipped, latency: Latency, base: int, data: dict[str, str]
+    study: Study,
+    item: Shipped,
+    latency: Latency,
+    base: int,
+    data: dict[str, str],
+    others: Mapping[str, Shipped],
 ) -> Result:
     """Put together everything measured on one detector."""
     made, card = item.made, item.detector.card
+    figures = list(summarize(item.scores, card.score, seen=study.data.seen))
+    for name, other in others.items():
+        meaning = other.detector.card.score
+        figures += compare(
+            item.scores, card.score, other.scores, meaning, name=name, seen=study.data.seen
+        )
     parameters = count_parameters(made.detector.network)
     is_reference = made.recipe.name == study.reference_name
     cost = Cost(
@@ -147,7 +183,7 @@ def _result(
         seen=study.data.seen,
         steps=made.steps,
         cost=cost,
-        figures=summarize(item.scores, card.score, seen=study.data.seen),
+        figures=tuple(figures),
     )
 
 
