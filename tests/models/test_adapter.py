@@ -81,9 +81,7 @@ def test_the_separable_adapter_against_plain_layers() -> None:
     plain = nn.Sequential(
         nn.Conv2d(5, 5, 3, padding=1, groups=5), nn.Conv2d(5, 5, 1), nn.BatchNorm2d(5), nn.ReLU()
     ).eval()
-    plain.load_state_dict(
-        dict(zip(plain.state_dict(), adapter.state_dict().values(), strict=True))
-    )
+    plain.load_state_dict(dict(zip(plain.state_dict(), adapter.state_dict().values(), strict=True)))
     x = torch.randn(2, 5, 7, 6)
     assert torch.equal(adapter(x), plain(x))
 
