@@ -8,10 +8,12 @@ from typing import get_args
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from helpers.networks import answer, lived_in, lived_in_detector, picture
 from lydite.card import Architecture
+from lydite.compress.gates import gate_gradients
 from lydite.compress.prune import prune_edits
 from lydite.detector import Detector
 from lydite.edits import RANKED, AdapterKind, AddAdapter, FactorizeConv, MaskWeights
@@ -185,6 +187,29 @@ def test_channels_around_an_adapter_are_removed_together(family: str, kind: Adap
         if isinstance(module, nn.Conv2d):
             shape = (module.out_channels, module.in_channels // module.groups)
             assert module.weight.shape[:2] == shape
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gate_stands_for_a_channel_on_both_sides_of_an_adapter(kind: AdapterKind) -> None:
+    """A gate moved from 1 changes the loss as its gradient says: scores from images are right."""
+    network, x, targets = (
+        adapted(TINY["lydite"], kind).double(),
+        picture().double(),
+        torch.tensor([0, 1]),
+    )
+    (group,) = (g for g in network.groups() if any("adapters." in m.tensor for m in g.members))
+    gradients = gate_gradients(network, [group], x, targets)[group.name]
+    readers = [m for m in group.members if m.dim == 1]
+    step = 1e-6
+    for channel in (0, 5):
+        losses = []
+        for sign in (1, -1):
+            moved = copy.deepcopy(network)
+            for reader in readers:
+                moved.get_parameter(reader.tensor).data[:, channel] *= 1 + sign * step
+            losses.append(F.cross_entropy(answer(moved, x), targets, reduction="none"))
+        slope = (losses[0] - losses[1]) / (2 * step)
+        torch.testing.assert_close(torch.tensor(gradients[:, channel]), slope, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["residual-separable", "lora"])
