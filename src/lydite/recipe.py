@@ -14,7 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from lydite.card import Architecture, Preprocess
 from lydite.config import Frozen, validation_sentence
@@ -215,6 +222,9 @@ AnyStep = Annotated[
 ]
 
 
+Shots = Annotated[int, Field(ge=2, le=1_000_000)]
+
+
 class Start(Frozen):
     """What a recipe begins with: an untrained network, or a detector folder.
 
@@ -246,7 +256,15 @@ class Start(Frozen):
 
 
 class Recipe(Frozen):
-    """A start, a list of steps, and a seed.
+    """A start, a list of steps, and a seed; with `shots`, few images to learn from.
+
+    Attributes:
+        name: of the recipe.
+        start: where it begins.
+        steps: what is done, in order.
+        seed: of every random choice.
+        shots: images of each class and domain, threshold included (see `lydite.data.few`); all
+            there are unless given.
 
     >>> Recipe.model_validate(
     ...     {"name": "CPF-90", "start": {"network": "paper-baseline"},
@@ -259,3 +277,10 @@ class Recipe(Frozen):
     start: Start
     steps: tuple[AnyStep, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    shots: Shots | None = None
+
+    @model_serializer(mode="wrap")
+    def _plainly(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `shots` where there are none, so that older recipes read as they did."""
+        value: dict[str, Any] = handler(self)
+        return value if self.shots is not None else {k: v for k, v in value.items() if k != "shots"}

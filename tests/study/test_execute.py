@@ -33,3 +33,21 @@ def test_a_step_does_not_count_the_time_of_the_training_before_it(
     (cost,) = execute(recipe, learning, Cache(tmp_path / "cache"), Options()).steps
     assert cost.seconds is not None
     assert cost.seconds < 1000
+
+
+def test_few_shots_are_all_that_a_recipe_sees(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    one = tiny_manifest.select(domain="one")
+    learning = Learning(one.select(split="train"), one.select(split="val"))
+    recipe = Recipe.model_validate(
+        {
+            "name": "few",
+            "start": {"network": "lydite-small", "config": {"widths": [2], "blocks": 0}},
+            "steps": [{"train": {"steps": 1, "batch": 4}}],
+            "shots": 4,
+        }
+    )
+    made = execute(recipe, learning, Cache(tmp_path / "cache"), Options()).detector
+    seen = learning.of(recipe)
+    assert (len(seen.train), len(seen.val)) == (6, 2)
+    assert made.card.data == seen.digests
+    assert made.card.score.n == 2

@@ -133,3 +133,15 @@ def test_every_step_goes_to_yaml_and_back() -> None:
     for entry in ({"train": {"steps": 5}}, {"prune": {"rate": 0.5}}, {"quantize": {}}):
         step = parse_step(entry)
         assert parse_step(yaml.safe_load(yaml.safe_dump(step.spec()))) == step
+
+
+def test_few_shots_belong_to_a_recipe_and_those_after_it(tmp_path: Path) -> None:
+    text = GOOD.replace("    start:", "    shots: 16\n    start:")
+    one, other = read_study(write(tmp_path, text)).runs()
+    assert (one.shots, other.shots) == (16, 16)
+    assert one.model_dump(mode="json")["shots"] == 16
+    assert type(one).model_validate(one.model_dump(mode="json")) == one
+    plain = read_study(write(tmp_path, GOOD)).runs()[0]
+    assert "shots" not in plain.model_dump(mode="json")  # as results of before have it
+    with pytest.raises(ConfigError, match="shots"):
+        read_study(write(tmp_path, text.replace("16", "1")))

@@ -64,7 +64,7 @@ def run(
     study = Study(
         name=made.name,
         data=DataSpec(manifest=manifest, seen=seen),
-        recipes=(Entry(name=made.name, start=made.start, steps=made.steps),),
+        recipes=(Entry(name=made.name, start=made.start, steps=made.steps, shots=made.shots),),
         seeds=(made.seed,),
     )
     folder = out or Path("runs") / made.name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from lydite.data.few import few
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector, versions
 from lydite.evaluate.calibrate import calibrate
@@ -32,6 +33,16 @@ class Learning:
     def digests(self) -> dict[str, str]:
         """Digests by role."""
         return {"train": self.train.digest, "val": self.val.digest}
+
+    def of(self, recipe: Recipe) -> Learning:
+        """Return what a recipe may learn from: everything, or its few shots of the training split.
+
+        Raises:
+            DataError: there are too few images for its shots.
+        """
+        if recipe.shots is None:
+            return self
+        return Learning(*few(self.train, recipe.shots, recipe.seed))
 
 
 @dataclass(frozen=True)
@@ -84,8 +95,10 @@ def execute(recipe: Recipe, data: Learning, cache: Cache, options: Options) -> M
 
     Raises:
         BusyError: another process is doing the same step.
+        DataError: too few images for the recipe's shots.
         LyditeError: a step failed; everything before it is kept.
     """
+    data = data.of(recipe)
     detector = start_of(recipe)
     keys = keys_of(recipe, detector.card.key, data.digests)
     team = Team.current()

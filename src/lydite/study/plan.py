@@ -94,7 +94,7 @@ def make_plan(
     speed = Speedometer() if estimate else None
     for recipe in study.runs():
         detector = start_of(recipe)
-        keys = keys_of(recipe, detector.card.key, learning.digests)
+        keys = keys_of(recipe, detector.card.key, learning.of(recipe).digests)
         items = _check(recipe, detector, keys, cache, speed)
         for item in items:
             if item.key not in planned:

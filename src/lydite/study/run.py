@@ -185,7 +185,7 @@ def finished(study: Study, data: StudyData, folder: Path) -> list[Result] | None
 def _key_of(recipe: Recipe, data: StudyData) -> str:
     """Return the key of a recipe's detector."""
     start = start_of(recipe).card.key
-    return [start, *keys_of(recipe, start, data.learning.digests)][-1]
+    return [start, *keys_of(recipe, start, data.learning.of(recipe).digests)][-1]
 
 
 def _make(study: Study, data: StudyData, options: StudyOptions) -> list[Shipped]:

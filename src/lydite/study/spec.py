@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from lydite.config import Frozen, validate
 from lydite.errors import ConfigError, FileError, unknown_name
-from lydite.recipe import AnyStep, Recipe, Start
+from lydite.recipe import AnyStep, Recipe, Shots, Start
 
 STUDY_VERSION = 1
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")]
@@ -76,6 +76,7 @@ class Entry(Frozen):
         start: where it begins, unless `after` says so.
         steps: what it adds.
         seeds: it is run once for each; those of the study unless given.
+        shots: few images to learn from, see `Recipe`; those of `after` unless given.
     """
 
     name: Name
@@ -84,6 +85,7 @@ class Entry(Frozen):
     start: Start | None = None
     steps: tuple[AnyStep, ...] = ()
     seeds: Seeds | None = None
+    shots: Shots | None = None
 
 
 class BenchSpec(Frozen):
@@ -144,11 +146,13 @@ class Study(Frozen):
         for entry in self.recipes:
             if entry.after is not None:
                 base = full[entry.after]
-                start, steps = base.start, base.steps + entry.steps
+                start, steps, shots = base.start, base.steps + entry.steps, base.shots
             else:
                 assert entry.start is not None, "the validator allows no other case"
-                start, steps = entry.start, entry.steps
-            full[entry.name] = Recipe(name=entry.name, start=start, steps=steps, seed=seed)
+                start, steps, shots = entry.start, entry.steps, None
+            full[entry.name] = Recipe(
+                name=entry.name, start=start, steps=steps, seed=seed, shots=entry.shots or shots
+            )
         return list(full.values())
 
     def runs(self) -> list[Recipe]:

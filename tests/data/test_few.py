@@ -1,0 +1,60 @@
+"""Few images of a selection: how many, whole groups, nested, and never on both sides."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from lydite.data.few import few
+from lydite.data.manifest import Manifest, from_columns
+from lydite.errors import DataError
+from lydite.files import digest
+
+
+def manifest(domains: tuple[str, ...] = ("a", "b"), groups: int = 30, fakes: int = 2) -> Manifest:
+    """Return photographs with `fakes` fakes each, all of one group."""
+    names = ("path", "sha256", "label", "generator", "domain", "split", "group", "bytes")
+    columns: dict[str, list[object]] = {name: [] for name in names}
+    for domain in domains:
+        for group in range(groups):
+            for number in range(1 + fakes):
+                path = f"{domain}-{group}-{number}.png"
+                label = "fake" if number else "real"
+                values = (path, digest(path), label, "g", domain, "train", f"{domain}{group}", 9)
+                for name, value in zip(columns, values, strict=True):
+                    columns[name].append(value)
+    return from_columns(columns, Path())
+
+
+def counts(part: Manifest) -> Counter[tuple[str, str]]:
+    return Counter(zip(part.column("domain"), part.column("label"), strict=True))
+
+
+def test_every_class_and_domain_has_its_shots_three_quarters_to_learn_from() -> None:
+    learn, check = few(manifest(), 8, seed=0)
+    assert set(counts(learn).values()) == {6}
+    assert set(counts(check).values()) == {2}
+    assert len(counts(learn)) == len(counts(check)) == 4
+
+
+def test_groups_are_never_on_both_sides_and_pairs_stay_together() -> None:
+    learn, check = few(manifest(), 8, seed=0)
+    assert not set(learn.column("group")) & set(check.column("group"))
+    groups = {label: set(learn.select(label=label).column("group")) for label in ("real", "fake")}
+    assert groups["fake"] <= groups["real"]
+
+
+def test_more_shots_keep_what_fewer_had_and_order_does_not_matter() -> None:
+    every = manifest()
+    small, large = (set().union(*(p.column("sha256") for p in few(every, n, 3))) for n in (4, 16))
+    assert len(small & large) > 0.8 * len(small)
+    turned = Manifest(every.table.take(list(range(len(every)))[::-1]), every.root)
+    assert [p.digest for p in few(turned, 8, 1)] == [p.digest for p in few(every, 8, 1)]
+    assert few(every, 8, 2)[0].digest != few(every, 8, 1)[0].digest
+
+
+def test_too_few_images_are_refused_with_their_number() -> None:
+    with pytest.raises(DataError, match="as many real images of a.*there are 5"):
+        few(manifest(("a",), groups=5), 8, 0)
