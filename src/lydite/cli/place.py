@@ -71,9 +71,15 @@ def place(
             f"--seen names what the detector is to learn and --source what it knows; {both[0]} is "
             "in both. Take it out of one."
         )
+    new = seen or [name for name in domains if name not in source]
+    if not new:
+        raise ConfigError(
+            "--source names every domain of the training split, so none is left to learn. "
+            "Take one out."
+        )
     result = measure_placement(
         loaded,
-        pictures.select(domain=seen or [name for name in domains if name not in source]),
+        pictures.select(domain=new),
         pictures.select(domain=source) if source else None,
         crops=images,
         seed=seed,
