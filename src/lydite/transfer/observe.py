@@ -13,7 +13,7 @@ same, while that by the map itself, or by a bias, does not. That is why depths c
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -131,27 +131,27 @@ def observe(
     drawn, others = batches(images), None if known is None else batches(known)
     total = crops * (1 if others is None else 2)
     progress(0, total)
-    gradients: dict[str, list[Tensor]] = {place: [] for place in places}
-    maps: dict[str, list[Tensor]] = {place: [] for place in places}
-    for done, inputs, targets in _passes(drawn, crops, device):
-        found = place_gradients(network, places, inputs, targets, settings.label_smoothing)
-        for kept, new in zip((gradients, maps), found, strict=True):
-            _append_(kept, new)
-        progress(done, total)
-    known_maps: dict[str, list[Tensor]] = {place: [] for place in places}
+    gradients, maps = _collect(
+        _passes(drawn, crops, device),
+        lambda x, y: place_gradients(network, places, x, y, settings.label_smoothing),
+        lambda done: progress(done, total),
+    )
+    known_maps: Mapping[str, Tensor] = {}
     if others is not None:
-        for done, inputs, _ in _passes(others, crops, device):
-            _append_(known_maps, pooled_maps(network, places, inputs))
-            progress(crops + done, total)
+        (known_maps,) = _collect(
+            _passes(others, crops, device),
+            lambda x, _: (pooled_maps(network, places, x),),
+            lambda done: progress(crops + done, total),
+        )
     rows = [drawn.row_at(position) for position in range(crops)]
     return [
         Observed(
             stage=place,
-            gradients=torch.cat(gradients[place]).numpy(),
-            maps=torch.cat(maps[place]).double().numpy(),
+            gradients=gradients[place].numpy(),
+            maps=maps[place].double().numpy(),
             targets=np.array([row.target for row in rows], dtype=np.int64),
             groups=np.array([row.group for row in rows], dtype=np.str_),
-            known=None if others is None else torch.cat(known_maps[place]).double().numpy(),
+            known=known_maps[place].double().numpy() if known_maps else None,
         )
         for place in places
     ]
@@ -230,7 +230,17 @@ def _passes(batches: Batches, crops: int, device: str) -> Iterator[tuple[int, Te
         yield positions.stop, inputs, torch.from_numpy(targets).to(device)
 
 
-def _append_(kept: Mapping[str, list[Tensor]], new: Mapping[str, Tensor]) -> None:
-    """Append a pass's tensors to those of the passes before, in place, on the CPU."""
-    for place, tensor in new.items():
-        kept[place].append(tensor.cpu())
+def _collect(
+    passes: Iterable[tuple[int, Tensor, Tensor]],
+    look: Callable[[Tensor, Tensor], Sequence[Mapping[str, Tensor]]],
+    progress: Callable[[int], None],
+) -> list[dict[str, Tensor]]:
+    """Return what `look` gives of all passes, one after the other along images, on the CPU."""
+    found = []
+    for done, images, targets in passes:
+        found.append([{k: v.cpu() for k, v in part.items()} for part in look(images, targets)])
+        progress(done)
+    return [
+        {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        for parts in zip(*found, strict=True)
+    ]
