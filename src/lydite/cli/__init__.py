@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("lydite.cli.export", "Export a detector for prediction, and check that it agrees."),
     "bench": ("lydite.cli.bench", "Measure latency and size of exported detectors."),
     "sensitivity": ("lydite.cli.sensitivity", "Measure which channel groups can be spared."),
+    "place": ("lydite.cli.place", "Predict where an adapter belongs, before any training."),
     "report": ("lydite.cli.report", "Turn results into one offline HTML page."),
     "publish": ("lydite.cli.publish", "Write a study's detector as a folder to give away."),
     "models": ("lydite.cli.models", "List the networks and what they cost."),

@@ -9,23 +9,32 @@ from __future__ import annotations
 import copy
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, StrictInt, field_validator, model_validator
+from pydantic import Field, StrictInt, ValidationInfo, field_validator, model_validator
 
 from lydite.card import ScoreMeaning
-from lydite.config import Fraction
+from lydite.config import Fraction, validate
 from lydite.detector import Detector
 from lydite.edits import RANKED, AdapterKind, AddAdapter
 from lydite.errors import CardError, ConfigError, unknown_name
+from lydite.files import read_json, write_json
 from lydite.models.contract import ADAPTERS_NAME, Network, adapter_key
 from lydite.models.surgery import add_adapter_
 from lydite.recipe import STEPS, Context, Stage, Step
 from lydite.training.loop import fit, require_trained
 from lydite.training.objectives import cross_entropy
 from lydite.training.settings import TrainSettings
+from lydite.training.team import Team
 from lydite.transfer.layers import parameters_of
+from lydite.transfer.observe import free_places
+from lydite.transfer.placement import CROPS, measure_placement
+from lydite.transfer.placement_result import Placement
+from lydite.transfer.predictors import PREDICTORS
 
 WORDS = ("first", "middle", "last", "paper")
 RANK = 8
+AUTO = "auto"
+#: what `place: auto` asks; the placement study decides which predictor this is
+PREDICTOR = "gradient-rank"
 
 
 def find_place(network: Network, place: int | str, name: str) -> str:
@@ -58,7 +67,7 @@ def find_place(network: Network, place: int | str, name: str) -> str:
         numbers = {"first": 0, "middle": (len(stages) - 1) // 2, "last": len(stages) - 1}
         if place not in numbers and place not in stages:
             raise ConfigError(
-                f"`place` of adapt: {unknown_name('place', place, (*WORDS, *stages))}"
+                f"`place` of adapt: {unknown_name('place', place, (*WORDS, AUTO, *stages))}"
             )
         return stages[numbers[place]] if place in numbers else place
     if not -len(stages) <= place < len(stages):
@@ -79,15 +88,19 @@ class Adapt(Step, TrainSettings):
 
     Attributes:
         place: behind which stage: a name such as "body.relu4"; a number from 0 on the input side,
-            negative from the end; "first", "middle" or "last"; or "paper", where the paper has it.
+            negative from the end; "first", "middle" or "last"; "paper", where the paper has it; or
+            "auto": where `predictor` puts it, asked of training images.
         adapter: "separable", the paper's, which changes answers at once; or one that starts by
             changing nothing: "residual-separable", "bottleneck", "lora", "affine" or "linear" (the
             paper's control); see `lydite.models.adapter`.
         rank: channels inside "bottleneck" and "lora"; 8 unless given, or all where there are fewer.
         also: what learns besides: "head", "norms" or both.
+        predictor: with `place: auto`, what chooses the place: a name of
+            `lydite.transfer.predictors` that needs no known images; "gradient-rank" unless given.
     """
 
     kind: ClassVar[str] = "adapt"
+    quiet: ClassVar[frozenset[str]] = frozenset({"predictor"})
 
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 300
     warmup: Fraction = 0.05
@@ -95,6 +108,7 @@ class Adapt(Step, TrainSettings):
     adapter: AdapterKind = "separable"
     rank: Annotated[int, Field(ge=1)] | None = None
     also: tuple[Literal["head", "norms"], ...] = ()
+    predictor: Annotated[str | None, Field(validate_default=True)] = None
 
     @field_validator("also")
     @classmethod
@@ -102,6 +116,25 @@ class Adapt(Step, TrainSettings):
         cls, value: tuple[Literal["head", "norms"], ...]
     ) -> tuple[Literal["head", "norms"], ...]:
         return tuple(sorted(set(value)))
+
+    @field_validator("predictor")
+    @classmethod
+    def _where_it_chooses(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("place") != AUTO:
+            if value is not None:
+                raise ValueError("only `place: auto` asks a predictor; take it out, or use that")
+            return None
+        # the name stands in the step's entry, so that another default is another key
+        value = PREDICTOR if value is None else value
+        usable = [name for name in PREDICTORS if not PREDICTORS.get(name).known]
+        if value not in usable:
+            if value in PREDICTORS:
+                raise ValueError(
+                    f"the predictor {value} needs images that the detector knows, which a recipe "
+                    f"does not have; ask it with `lydite place`, or use {', '.join(usable)}"
+                )
+            raise ValueError(unknown_name("predictor", value, usable))
+        return value
 
     @model_validator(mode="after")
     def _rank_where_there_is_one(self) -> Adapt:
@@ -113,10 +146,17 @@ class Adapt(Step, TrainSettings):
         return self
 
     def check(self, stage: Stage) -> None:
-        """Refuse an untrained network."""
+        """Refuse an untrained network, and say what cannot be known before the work."""
         super().check(stage)
         require_trained(self, stage, "an adapter changes what a detector already knows.")
         stage.images += self.steps * self.batch
+        if self.place == AUTO:
+            stage.images += CROPS
+            stage.notes.append(
+                f"`adapt` with `place: auto`: {self.predictor} chooses the place from training "
+                "images, so it is known only then. The size in this plan is that of an adapter in "
+                "the middle."
+            )
 
     def outline(self, detector: Detector) -> Detector:
         """Return the detector with its adapter, untrained.
@@ -124,7 +164,11 @@ class Adapt(Step, TrainSettings):
         Raises:
             ConfigError: no such place, an adapter is there already, or `rank` or `also` do not fit.
         """
-        adapted, _ = self._inserted(detector, 0)
+        step = self
+        if self.place == AUTO:
+            free = free_places(detector.network)
+            step = self._at(free[(len(free) - 1) // 2])
+        adapted, _ = step._inserted(detector, 0)
         self._trainable(adapted)
         return adapted
 
@@ -135,8 +179,10 @@ class Adapt(Step, TrainSettings):
 
         Raises:
             ConfigError: as in `outline`.
+            DataError: `place: auto` with a predictor that says nothing of these images.
         """
-        adapted, edit = self._inserted(parent, context.seed)
+        step = self._at(self._predicted(parent, context)) if self.place == AUTO else self
+        adapted, edit = step._inserted(parent, context.seed)
         fitted = fit(
             adapted.network,
             cross_entropy(self.label_smoothing),
@@ -147,7 +193,37 @@ class Adapt(Step, TrainSettings):
             trainable=self._trainable(adapted),
         )
         report = fitted.report | {"adapter": edit.kind, "after": edit.after}
+        if self.predictor is not None:
+            report["predictor"] = self.predictor
         return adapted.evolve(network=fitted.network, training=report)
+
+    def _at(self, stage: str) -> Adapt:
+        """Return the same step at a known place."""
+        return self.model_copy(update={"place": stage, "predictor": None})
+
+    def _predicted(self, parent: Detector, context: Context) -> str:
+        """Return the place that the predictor puts first.
+
+        It is kept in the step's folder, so that a run that goes on and every process of a team
+        have the same, whatever the last digits of their numbers.
+        """
+        assert self.predictor is not None, "validated with `place: auto`"
+        kept, team = context.folder / "place.json", Team.current()
+        if not team.agree(team.leads and kept.is_file()):
+            if team.leads:
+                found = measure_placement(
+                    parent,
+                    context.train,
+                    predictors=[self.predictor],
+                    seed=context.seed,
+                    settings=self,
+                    device=context.device,
+                    progress=context.progress,
+                )
+                write_json(kept, found.model_dump(mode="json"))
+            team.agree(True)  # from here on the others can read it
+        placement = validate(Placement, read_json(kept), f"The placement in {kept}")
+        return placement.choice(self.predictor)
 
     def _inserted(self, parent: Detector, seed: int) -> tuple[Detector, AddAdapter]:
         """Return the detector with a new adapter, and the edit that says so."""
