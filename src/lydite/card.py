@@ -25,12 +25,14 @@ from lydite.errors import CardError
 from lydite.files import digest, read_bytes, sha256_file
 
 CARD_NAME = "card.json"
-CARD_VERSION = 2
-#: what format 1 does not know; a card that uses any of it says version 2, so that an older lydite
-#: asks for an upgrade instead of calling it damaged
-_SINCE_2 = frozenset(
-    {"keep_slices", "factorize_linear", "factorize_conv", "weight-int8", "float16", "bfloat16"}
-)
+CARD_VERSION = 3
+#: which format a word came with, all others with the first; a card says the lowest version that
+#: knows its words, so that an older lydite asks for an upgrade instead of calling it damaged
+_SINCE = {
+    **dict.fromkeys(("keep_slices", "factorize_linear", "factorize_conv"), 2),
+    **dict.fromkeys(("weight-int8", "float16", "bfloat16"), 2),
+    "add_adapter": 3,
+}
 WEIGHTS_NAME = "model.safetensors"
 ONNX_NAME = "model.onnx"
 MAX_CARD_BYTES = 10 * 1024 * 1024
@@ -215,7 +217,8 @@ class Card(Frozen):
             {_member(edit, "op") for edit in edits} if isinstance(edits, list | tuple) else set()
         )
         named.add(_member(value.get("quantization"), "scheme"))
-        return value | {"version": max(value.get("version", 1), 2 if named & _SINCE_2 else 1)}
+        needed = max(_SINCE.get(word or "", 1) for word in named)
+        return value | {"version": max(value.get("version", 1), needed)}
 
     @field_validator("files")
     @classmethod

@@ -113,5 +113,41 @@ class FactorizeConv(Frozen):
         return self
 
 
+AdapterKind = Literal["separable", "residual-separable", "bottleneck", "lora", "affine", "linear"]
+#: kinds that go through fewer channels, `rank` of them
+RANKED: frozenset[AdapterKind] = frozenset({"bottleneck", "lora"})
+
+
+class AddAdapter(Frozen):
+    """A structural edit: a small module that takes and gives the channels of one place.
+
+    Attributes:
+        after: where it goes, a stage of the network such as "body.relu4".
+        kind: which module, see `lydite.models.adapter`.
+        channels: how many the place has when the adapter is added.
+        rank: channels inside, for the kinds that have fewer there.
+    """
+
+    op: Literal["add_adapter"] = "add_adapter"
+    after: str
+    kind: AdapterKind
+    channels: Annotated[int, Field(ge=1)]
+    rank: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _rank_where_there_is_one(self) -> AddAdapter:
+        if (self.kind in RANKED) != (self.rank is not None):
+            has = "needs a `rank`" if self.kind in RANKED else "has no `rank`"
+            raise ValueError(f"the adapter {self.kind} {has}")
+        if self.rank is not None and self.rank > self.channels:
+            raise ValueError(
+                f"the `rank` of an adapter must be 1 to its {self.channels} channels. "
+                f"Got {self.rank}"
+            )
+        return self
+
+
 Factorization = FactorizeLinear | FactorizeConv
-Edit = Annotated[KeepChannels | KeepSlices | MaskWeights | Factorization, Field(discriminator="op")]
+Edit = Annotated[
+    KeepChannels | KeepSlices | MaskWeights | Factorization | AddAdapter, Field(discriminator="op")
+]

@@ -37,6 +37,7 @@ STEP_MODULES = (
     "lydite.compress.quantize",
     "lydite.compress.qat",
     "lydite.transfer.finetune",
+    "lydite.transfer.adapt",
 )
 
 #: called with (what, done, total, note), done and total in units of the step's own

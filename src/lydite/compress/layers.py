@@ -11,7 +11,7 @@ from lydite.compress.prune import require_fraction
 from lydite.compress.ranks import Layer
 from lydite.config import Frozen
 from lydite.errors import ConfigError, unknown_name
-from lydite.models.contract import Network
+from lydite.models.contract import ADAPTERS_NAME, Network
 from lydite.models.factorized import Factorized, Method, why_whole
 
 Which = Literal["all", "linear", "conv"] | tuple[str, ...]
@@ -86,11 +86,18 @@ def find_layers(network: Network, which: Which, method: Choice) -> list[Layer]:
 
 
 def _whole_layers(network: Network) -> dict[str, nn.Module]:
-    """Return every convolution, linear layer and split layer by name, without any factors."""
+    """Return every convolution, linear layer and split layer by name, without any factors.
+
+    Adapters are small already and stay whole.
+    """
     kinds = (nn.Conv2d, nn.Linear, Factorized)
     named = {name: m for name, m in network.named_modules() if isinstance(m, kinds)}
     split = {name for name, module in named.items() if isinstance(module, Factorized)}
-    return {name: m for name, m in named.items() if name.rpartition(".")[0] not in split}
+    return {
+        name: module
+        for name, module in named.items()
+        if name.rpartition(".")[0] not in split and not name.startswith(f"{ADAPTERS_NAME}.")
+    }
 
 
 def _suitable(network: Network, which: str) -> dict[str, nn.Conv2d | nn.Linear]:

@@ -54,16 +54,37 @@ class ChannelGroup:
     scored: tuple[str, ...]
 
 
+#: where a network keeps its adapters; the names of their tensors begin with it
+ADAPTERS_NAME = "adapters"
+
+
+def adapter_key(stage: str) -> str:
+    """Return the name under which a network keeps the adapter behind a stage.
+
+    >>> adapter_key("body.relu4")
+    'body_relu4'
+    """
+    return stage.replace(".", "_")
+
+
 class Network(nn.Module):
     """Base of all networks.
 
     `forward` takes (N, 3, S, S) normalized input and returns (N, 2) logits, real then fake.
+    Modules are registered in the order in which they run, adapters apart.
+
+    Attributes:
+        adapters: what runs behind a stage, by `adapter_key`; empty unless an edit adds some.
     """
 
     #: plain-word origin, for reports
     family: str = "network"
     #: side in pixels of the input that channel groups are traced with; None: no trace is needed
     traced_size: int | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.adapters = nn.ModuleDict()
 
     def features(self, x: Tensor) -> Tensor:
         """Return the last feature map, (N, C, h, w)."""
@@ -91,7 +112,27 @@ class Network(nn.Module):
         return []
 
     def stages(self) -> list[str]:
-        """Return names of the submodules an adapter may follow, input side first."""
+        """Return names of the submodules an adapter may follow, input side first.
+
+        Behind each of them `features` passes the map through `adapted`.
+        """
+        return []
+
+    def channels_along(self, stage: str) -> str:
+        """Return the name of a tensor whose dimension 0 runs along the channels behind a stage."""
+        raise NotImplementedError
+
+    def channels_after(self, stage: str) -> int:
+        """Return how many channels the map behind a stage has."""
+        return len(self.get_parameter(self.channels_along(stage)))
+
+    def adapted(self, stage: str, x: Tensor) -> Tensor:
+        """Return what the adapter behind a stage makes of its map; without one, the map."""
+        key = adapter_key(stage)
+        return self.adapters[key](x) if key in self.adapters else x
+
+    def head_modules(self) -> list[str]:
+        """Return names of the submodules that make logits of features. Empty: not known."""
         return []
 
 

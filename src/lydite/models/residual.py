@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lydite.card import Architecture
 from lydite.config import Frozen, validate
 from lydite.errors import ConfigError
+from lydite.models.adapter import joined_groups
 from lydite.models.contract import NETWORKS, Builder, ChannelGroup, Member, Network, NetworkInfo
 from lydite.models.factorized import Factorized, outputs_of, rank_groups, reader_of, writer_of
 
@@ -137,7 +138,10 @@ class ResidualNetwork(Network):
 
     def features(self, x: Tensor) -> Tensor:
         """Return the last feature map, (N, C, S / 2^(stages - 1), same)."""
-        return self.body(self.residual(x))  # type: ignore[no-any-return]
+        x = self.residual(x)
+        for name, stage in self.body.named_children():
+            x = self.adapted(f"body.{name}", stage(x))
+        return x
 
     def patch_logits(self, x: Tensor) -> Tensor:
         """Return the votes of every position, (N, 2, h, w), for (N, 3, S, S) input."""
@@ -172,11 +176,19 @@ class ResidualNetwork(Network):
             scored = tuple(f"{producer}.weight" for producer in produced)
             groups += rank_groups(f"{name}.conv", stage.conv)
             groups += [ChannelGroup(name, outputs_of(stage.conv), tuple(members), scored), *inner]
-        return groups + rank_groups("patch", self.patch)
+        return joined_groups(self, groups) + rank_groups("patch", self.patch)
 
     def stages(self) -> list[str]:
         """Return the stages, input side first."""
         return [f"body.{index}" for index in range(len(self.body))]
+
+    def channels_along(self, stage: str) -> str:
+        """Return the scale of a stage's first batch norm."""
+        return f"{stage}.bn.weight"
+
+    def head_modules(self) -> list[str]:
+        """Return the convolution whose outputs are averaged."""
+        return ["patch"]
 
 
 def _made_by(conv: str, norm: str) -> list[Member]:

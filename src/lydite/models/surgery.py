@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lydite.edits import (
+    AddAdapter,
     Edit,
     Factorization,
     FactorizeLinear,
@@ -21,8 +22,9 @@ from lydite.edits import (
     Slice,
 )
 from lydite.errors import CardError, unknown_name
+from lydite.models.adapter import make_adapter
 from lydite.models.chain import Depthwise
-from lydite.models.contract import ChannelGroup, Member, Network
+from lydite.models.contract import ADAPTERS_NAME, ChannelGroup, Member, Network, adapter_key
 from lydite.models.factorized import (
     Factorized,
     Method,
@@ -49,6 +51,8 @@ def replay_(network: Network, edits: Iterable[Edit]) -> None:
             sliced = True
         elif isinstance(edit, MaskWeights):
             check_mask(network, edit)
+        elif isinstance(edit, AddAdapter):
+            add_adapter_(network, edit)
         else:
             split_layer_(network, edit)
     if sliced:
@@ -176,6 +180,38 @@ def split_layer_(network: Network, edit: Factorization) -> None:
     network.set_submodule(edit.layer, factors)
 
 
+def add_adapter_(network: Network, edit: AddAdapter, seed: int = 0) -> None:
+    """Put an adapter behind a stage, in place. An optimizer must be made anew.
+
+    Args:
+        network: whose `stages()` holds the place.
+        edit: which adapter, and where.
+        seed: of its weights.
+
+    Raises:
+        CardError: no such place, one that has an adapter already, or other channels there.
+    """
+    stages, key = network.stages(), adapter_key(edit.after)
+    if not stages:
+        raise CardError(
+            f"The card has an adapter behind '{edit.after}', but networks of {network.family} "
+            "have no places for adapters."
+        )
+    if edit.after not in stages:
+        raise CardError(unknown_name("place of an adapter", edit.after, stages))
+    if key in network.adapters:
+        raise CardError(f"Behind '{edit.after}' there is an adapter already; a place takes one.")
+    channels = network.channels_after(edit.after)
+    if edit.channels != channels:
+        raise CardError(
+            f"The card's adapter behind '{edit.after}' takes {edit.channels} channels, but the "
+            f"network has {channels} there."
+        )
+    adapter = make_adapter(edit.kind, channels, edit.rank, seed)
+    like = network.get_parameter(network.channels_along(edit.after))
+    network.adapters[key] = adapter.to(like.device, like.dtype).train(network.training)
+
+
 def check_mask(network: nn.Module, edit: MaskWeights) -> None:
     """Check that a mask names parameters of the network.
 
@@ -255,6 +291,7 @@ def _find_layer(network: Network, name: str) -> nn.Conv2d | nn.Linear:
         name: module
         for name, module in network.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear | Factorized)
+        and not name.startswith(f"{ADAPTERS_NAME}.")
     }
     if name not in layers:
         raise CardError(unknown_name("layer", name, layers))

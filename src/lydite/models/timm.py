@@ -80,6 +80,14 @@ class TimmNetwork(Network):
         """Tell whether the channels of these features are last in timm's own order."""
         return self._channels_last and features.dim() == 4
 
+    def head_modules(self) -> list[str]:
+        """Return the layers that timm itself calls the classifier; empty where it names none."""
+        if not hasattr(self.model, "get_classifier"):
+            return []
+        found = self.model.get_classifier()  # type: ignore[operator]
+        layers = found if isinstance(found, tuple) else (found,)
+        return [name for name, module in self.named_modules() if any(module is m for m in layers)]
+
     def groups(self) -> list[ChannelGroup]:
         """Return the traced channel groups, called like the layers that make the channels.
 

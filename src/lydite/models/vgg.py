@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lydite.card import Architecture
 from lydite.config import Frozen, validate
+from lydite.models.adapter import joined_groups
 from lydite.models.chain import Depthwise, chain_groups
 from lydite.models.contract import NETWORKS, Builder, ChannelGroup, Network, NetworkInfo
 
@@ -141,7 +142,9 @@ class Vgg(Network):
 
     def features(self, x: Tensor) -> Tensor:
         """Return the last feature map, (N, C, S/32, S/32)."""
-        return self.body(x)  # type: ignore[no-any-return]
+        for name, layer in self.body.named_children():
+            x = self.adapted(f"body.{name}", layer(x))
+        return x
 
     def head(self, features: Tensor) -> Tensor:
         """Return (N, 2) logits from the last feature map."""
@@ -153,11 +156,19 @@ class Vgg(Network):
         layers += [
             (f"classifier.{name}", module) for name, module in self.classifier.named_children()
         ]
-        return chain_groups(layers)
+        return joined_groups(self, chain_groups(layers))
 
     def stages(self) -> list[str]:
         """Return the ReLU behind each convolution, where the paper places its adapters."""
         return [f"body.{n}" for n, m in self.body.named_children() if isinstance(m, nn.ReLU)]
+
+    def channels_along(self, stage: str) -> str:
+        """Return the scale of the batch norm before a stage."""
+        return f"{stage.replace('relu', 'bn')}.weight"
+
+    def head_modules(self) -> list[str]:
+        """Return the linear layers."""
+        return ["classifier"]
 
 
 def _body(table: Table) -> tuple[nn.Sequential, int]:

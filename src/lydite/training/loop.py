@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from lydite.recipe import STEPS, Context, Stage, Step
 from lydite.training.batches import Batches, Loaded
 from lydite.training.checkpoint import load_checkpoint_, save_checkpoint
 from lydite.training.device import make_fabric, place_
+from lydite.training.freezing import Freeze
 from lydite.training.objectives import Objective, cross_entropy
 from lydite.training.settings import TrainSettings
 
@@ -41,7 +43,8 @@ class Fitted(Generic[Module]):
 
     Attributes:
         network: trained, on the CPU, in evaluation mode.
-        report: steps, final loss (moving average), seconds, images a second, device, precision.
+        report: steps, final loss (moving average), seconds, images a second, device, precision,
+            and how many values learned where not all did.
     """
 
     network: Module
@@ -58,6 +61,7 @@ def fit(
     what: str = "train",
     companions: tuple[nn.Module, ...] = (),
     batches: Batches | None = None,
+    trainable: Collection[str] | None = None,
 ) -> Fitted[Module]:
     """Train a copy of `network`; killed at any moment, the same call goes on where it stopped.
 
@@ -71,6 +75,7 @@ def fit(
         what: name shown in progress.
         companions: further networks that the objective calls (a teacher); moved to the device.
         batches: where images come from; the training split unless given.
+        trainable: names of the parameters that learn (see `Freeze`); None: all of them.
 
     Raises:
         DataError: an image cannot be read, or a class is missing.
@@ -83,8 +88,11 @@ def fit(
     preprocess = detector.card.preprocess
     if batches is None:
         batches = Batches(context.train, preprocess, settings, context.seed, ImageStore())
-    run = _Run(fabric, network, objective, settings, context, batches, masks, companions)
+    freeze = Freeze(network, trainable)
+    run = _Run(fabric, network, objective, settings, context, batches, masks, companions, freeze)
     report = run.run(what)
+    if trainable is not None:
+        report["trainable_parameters"] = freeze.size
     return Fitted(run.result(), report)
 
 
@@ -101,15 +109,17 @@ class _Run(Generic[Module]):
         batches: Batches,
         masks: dict[str, Tensor],
         companions: tuple[nn.Module, ...],
+        freeze: Freeze,
     ) -> None:
         self.fabric, self.objective, self.settings = fabric, objective, settings
         self.context, self.batches, self.seed = context, batches, context.seed
         self.network = place_(network, fabric.device, torch.channels_last)
+        self.freeze = freeze
         self.masks = {k: v.to(fabric.device) for k, v in masks.items()}
         for module in companions:
             module.to(fabric.device).eval()
         optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+            freeze.learning, lr=settings.lr, weight_decay=settings.weight_decay
         )
         self.step, self.average, self.notes = load_checkpoint_(
             context.folder, self.network, optimizer
@@ -165,6 +175,7 @@ class _Run(Generic[Module]):
         network = place_(self.network, torch.device("cpu"), torch.contiguous_format)
         for parameter in network.parameters():
             parameter.grad = None
+        self.freeze.undo_()
         network.eval()
         return network
 
@@ -192,6 +203,7 @@ class _Run(Generic[Module]):
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr_at(self.step)
         self.model.train()
+        self.freeze.rest_()
         while True:
             # dropout draws from a generator that depends on the step alone, so resuming is exact
             torch.manual_seed((self.seed * 1_000_003 + self.step) % 2**63)

@@ -1,7 +1,7 @@
 """The step `finetune`: go on training a detector that already works, gently.
 
 After pruning it repairs what was cut (the paper's CPF); on another selection of images it is plain
-transfer learning (the paper's TL+FT).
+transfer learning (the paper's TL+FT), of all layers or of chosen ones.
 """
 
 from __future__ import annotations
@@ -16,17 +16,27 @@ from lydite.recipe import STEPS, Context, Stage, Step
 from lydite.training.loop import fit, require_trained
 from lydite.training.objectives import cross_entropy
 from lydite.training.settings import TrainSettings
+from lydite.transfer.layers import Layers, parameters_of
 
 
 @STEPS.add("finetune")
 class Finetune(Step, TrainSettings):
-    """Train all layers on from the detector's weights, with a lower learning rate."""
+    """Train on from the detector's weights, with a lower learning rate.
+
+    Attributes:
+        layers: which learn: "all"; "head" (what makes logits of features); "norms" (scale, shift
+            and running statistics of every norm); {first: 2} (two stages from the input side) or
+            {last: 2} (two stages before the head, and the head). The others keep every bit,
+            running statistics included.
+    """
 
     kind: ClassVar[str] = "finetune"
+    quiet: ClassVar[frozenset[str]] = frozenset({"layers"})
 
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 300
     lr: Annotated[float, Field(gt=0, le=10)] = 3e-4
     warmup: Fraction = 0.05
+    layers: Layers = "all"
 
     def check(self, stage: Stage) -> None:
         """Refuse an untrained network."""
@@ -34,8 +44,24 @@ class Finetune(Step, TrainSettings):
         require_trained(self, stage, "there is nothing to go on from.")
         stage.images += self.steps * self.batch
 
+    def outline(self, detector: Detector) -> Detector:
+        """Return the detector as it is, if it has the layers.
+
+        Raises:
+            ConfigError: it has not.
+        """
+        parameters_of(detector.network, self.layers)
+        return detector
+
     def run(self, parent: Detector, context: Context) -> Detector:
-        """Return the detector after further training."""
+        """Return the detector after further training.
+
+        Raises:
+            ConfigError: the network has no such layers.
+        """
+        some = None if self.layers == "all" else parameters_of(parent.network, self.layers)
         objective = cross_entropy(self.label_smoothing)
-        fitted = fit(parent.network, objective, parent, self, context, what=self.kind)
+        fitted = fit(
+            parent.network, objective, parent, self, context, what=self.kind, trainable=some
+        )
         return parent.evolve(network=fitted.network, training=fitted.report)
