@@ -101,6 +101,10 @@ def test_a_card_says_the_lowest_version_that_knows_what_it_uses(folder: Path) ->
     assert Card.model_validate(plain.model_dump() | halves).version == 2
     whole = {"quantization": {"scheme": "linear-int8"}}
     assert Card.model_validate(plain.model_dump() | whole).version == 1
+    adapter = {"op": "add_adapter", "after": "body.0", "kind": "affine", "channels": 4}
+    assert Card.model_validate(plain.model_dump() | {"edits": [adapter]}).version == 3
+    both = {"edits": [linear_edit(), adapter], **halves}
+    assert Card.model_validate(plain.model_dump() | both).version == 3
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "card.json"])
@@ -142,6 +146,7 @@ def test_one_changed_byte_is_refused(folder: Path, name: str, where: int) -> Non
         (lambda v: v.update(edits=[conv_edit(ranks=[1])]), r"tucker2 has 2 rank\(s\), not 1"),
         (lambda v: v.update(edits=[conv_edit(method="spatial")]), r"spatial has 1 rank"),
         (lambda v: v.update(edits=[linear_edit(rank=0)]), "rank"),
+        (lambda v: v.update(edits=[{"op": "add_adapter", "after": "body.0"}]), "channels"),
         (lambda v: v.update(edits=[linear_edit(dropout=1.0)]), "dropout"),
         (lambda v: v.update(edits=[linear_edit(bottleneck="tanh")]), "bottleneck"),
     ],
@@ -163,6 +168,8 @@ def test_foreign_cards_are_refused(
         {"op": "factorize_linear", "layer": "patch", "rank": 1},
         {"op": "factorize_conv", "layer": "nowhere", "method": "svd", "ranks": [1]},
         {"op": "factorize_conv", "layer": "patch", "method": "svd", "ranks": [3]},
+        {"op": "add_adapter", "after": "nowhere", "kind": "affine", "channels": 4},
+        {"op": "add_adapter", "after": "body.0", "kind": "affine", "channels": 10_000_000},
     ],
 )
 def test_edits_that_do_not_fit_are_refused(folder: Path, edit: dict[str, Any]) -> None:

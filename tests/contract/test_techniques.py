@@ -1,4 +1,4 @@
-"""Every compression technique, and every pair of them, through one contract.
+"""Every technique of compression and transfer, and every pair of them, through one contract.
 
 Made on a tiny network, saved, loaded in a fresh process: equal scores there, an exported file that
 agrees, and a card from which all of it is rebuilt. An order that makes no sense is refused before
@@ -31,6 +31,7 @@ LEARN: dict[str, Any] = {"steps": 2, "batch": 8, "checkpoint_s": 1e9}
 #: one example of every technique, as a recipe has it
 TECHNIQUES: dict[str, dict[str, Any]] = {
     "finetune": {"finetune": LEARN},
+    "adapt": {"adapt": {"place": "middle", "adapter": "residual-separable", **LEARN}},
     "prune": {"prune": {"rate": 0.3, "multiple": 1}},
     "mask": {"mask": {"rate": 0.5}},
     "factorize": {"factorize": {"rate": 0.2}},
@@ -47,6 +48,7 @@ FINAL = {"linear-int8", "static-int8", "weight-int8", "float16", "bfloat16", "qa
 #: orders besides those that are refused, and what the reason says
 REFUSED = {
     ("factorize", "factorize"): "that are not split yet",
+    ("adapt", "adapt"): "there is an adapter already",
 }
 BEGINNINGS = [name for name in TECHNIQUES if name not in FINAL]
 #: what a short training of a tiny network may change in an int8 file's answers
@@ -140,7 +142,7 @@ def paper(tiny_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> 
     return workshop("paper", tiny_manifest, tmp_path_factory.mktemp("paper"))
 
 
-def test_every_step_that_compresses_is_here() -> None:
+def test_every_step_is_here() -> None:
     load_steps()
     assert {next(iter(t)) for t in TECHNIQUES.values()} == set(STEPS) - {"train"}
 
