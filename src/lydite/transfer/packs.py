@@ -67,10 +67,10 @@ def make_pack(
     ranges = _new_ranges(plain, base.card.quantization, adapted.card.quantization, batches)
     full = plain
     if base.card.quantization is not None:
-        quantization = _with_ranges(base.card.quantization, ranges)
-        adapted = replace(
-            adapted, card=adapted.card.model_copy(update={"quantization": quantization})
-        )
+        known = {"ranges": base.card.quantization.ranges | ranges}
+        quantization = base.card.quantization.model_copy(update=known)
+        card = adapted.card.model_copy(update={"quantization": quantization})
+        adapted = replace(adapted, card=card)
         full = apply_quantization(plain, quantization)
     require_parity(check_parity(adapted, full, synthetic_tiles(adapted, CHECK_TILES)))
     files = {DELTA_NAME: make_delta(onnx, full), ADAPTER_NAME: _stored(tensors)}
@@ -162,7 +162,7 @@ def _require_same_form(base: Card, adapted: Card) -> None:
     differing = {
         "architecture": base.architecture != adapted.architecture,
         "preprocessing": base.preprocess != adapted.preprocess,
-        "edits": adapted.edits[: len(base.edits)] != base.edits,
+        "list of edits": adapted.edits[: len(base.edits)] != base.edits,
         "quantization": schemes[1] not in (None, schemes[0]),
     }
     for what, other in differing.items():
@@ -202,10 +202,6 @@ def _new_ranges(
             )
         known = calibrate(plain, batches, float_input=False)
     return {name: known[name] for name in wanted}
-
-
-def _with_ranges(quantization: Quantization, ranges: Ranges) -> Quantization:
-    return quantization.model_copy(update={"ranges": quantization.ranges | ranges})
 
 
 def _described(base: Card, adapted: Card, name: str) -> dict[str, Any]:
