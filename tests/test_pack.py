@@ -250,7 +250,7 @@ def test_merging_needs_one_base_and_different_names(
         save_merged([make("one"), make("two", base=foreign)], tmp_path / "out")
     with pytest.raises(ConfigError, match="Two packs are called one"):
         save_merged([make("one"), make("one", REAL)], tmp_path / "out")
-    with pytest.raises(ConfigError, match="1 to 64 members"):
+    with pytest.raises(ConfigError, match="1 to 32 members"):
         save_merged([], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

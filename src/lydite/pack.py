@@ -29,8 +29,8 @@ ADAPTER_NAME = "adapter.safetensors"
 BASE_NAME = "base"
 MAX_PACK_BYTES = 1024 * 1024
 #: largest file of a pack; anything near it had better be a detector of its own
-MAX_FILE_BYTES = 64 * 1024 * 1024
-MAX_MEMBERS = 64
+MAX_FILE_BYTES = 16 * 1024 * 1024
+MAX_MEMBERS = 32
 
 
 def _not_base(name: str) -> str:

@@ -14,8 +14,11 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from helpers.networks import lived_in_detector
+from helpers.networks import answer, lived_in_detector, picture
+from helpers.transfer import context, trained
 from lydite.card import ONNX_NAME, WEIGHTS_NAME, Architecture, Preprocess, Quantization
+from lydite.compress.quantize import Quantize
+from lydite.data.manifest import Manifest
 from lydite.delta import compose, make_delta
 from lydite.detector import Detector
 from lydite.edits import AdapterKind, AddAdapter
@@ -29,12 +32,14 @@ from lydite.onnx_guard import check_onnx
 from lydite.pack import ADAPTER_NAME, Pack
 from lydite.pack_folder import load_pack, save_pack
 from lydite.predictor import Predictor
-from lydite.transfer.packs import changed_tensors, make_pack, unpack
+from lydite.transfer import packs
+from lydite.transfer.adapt import Adapt
+from lydite.transfer.packs import as_exported, changed_tensors, make_pack, unpack
 
 SIZE = 32
 SMALL = Architecture(network="lydite-small", input_size=SIZE)
+PAPER = Architecture(network="paper-student-0.9m", input_size=64, config={"width": 0.5})
 SCHEMES = ("float32", "static-int8", "weight-int8")
-CHANNELS = (8, 16, 24)
 
 
 @pytest.fixture(scope="module")
@@ -203,11 +208,13 @@ def test_ranges_come_from_the_adapted_card_where_it_has_them(bases: dict[str, De
     made = adapted(base)
     with pytest.raises(DataError, match="Pass `batches`"):
         make_pack(base, made, "new")
-    measured = packed(base, made)
-    assert made.card.quantization is not None
-    ranges = made.card.quantization.ranges | measured.card.ranges
-    known = made.card.quantization.model_copy(update={"ranges": ranges})
-    assert make_pack(base, made.evolve(quantization=known), "new") == measured
+    ready = as_exported(base.card, made, [synthetic_tiles(base)])
+    assert ready.card.quantization is not None and base.card.quantization is not None
+    added = ready.card.quantization.ranges.keys() - base.card.quantization.ranges.keys()
+    assert added == {"adapters.body_2.relu_0"}
+    pack = make_pack(base, ready, "new")
+    assert pack.card.ranges.keys() == added
+    assert pack.apply(base.card, onnx_of(base))[1] == export(ready)
 
 
 def test_a_second_adapter_on_an_adapted_base(bases: dict[str, Detector], tmp_path: Path) -> None:
@@ -235,6 +242,28 @@ def test_a_changed_head_alone_is_a_pack_too(bases: dict[str, Detector]) -> None:
     assert both.predict(image).by == "new"
     assert both.predict(image).score == pytest.approx(
         Predictor.from_bytes(base.card, onnx_of(base)).score(image) + 1, abs=1e-4
+    )
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_a_step_of_adapt_on_an_integer_base_of_the_papers_kind(
+    tiny_manifest: Manifest, tmp_path: Path, place: str
+) -> None:
+    run = context(tiny_manifest, tmp_path / "run")
+    start = Quantize(images=4).run(trained(PAPER), run)
+    replace(start, files={ONNX_NAME: export(start)}).save(tmp_path / "base")
+    base = Detector.load(tmp_path / "base")
+    step = Adapt(steps=2, batch=4, lr=0.01, place=place, adapter="residual-separable")
+    made = step.run(base, run)
+    pack = packed(base, made)
+    tensors = changed_tensors(base, made)
+    assert tensors and all(name.startswith("adapters.") for name in tensors)
+    assert pack.size_bytes < 0.2 * len(onnx_of(base))
+    _, full = pack.apply(base.card, onnx_of(base))
+    inner = inspect_quantized(full).integer_layers
+    assert inner == inspect_quantized(onnx_of(base)).integer_layers
+    assert torch.equal(
+        answer(unpack(base, pack).network, picture()), answer(made.network, picture())
     )
 
 
@@ -294,6 +323,14 @@ def test_a_base_without_an_exported_file_is_refused(bases: dict[str, Detector]) 
     base = bases["float32"]
     with pytest.raises(ConfigError, match="lydite export"):
         packed(replace(base, files=None), adapted(base))
+
+
+def test_a_pack_that_could_not_be_loaded_is_not_made(
+    bases: dict[str, Detector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packs, "MAX_FILE_BYTES", 1000)
+    with pytest.raises(ConfigError, match="would have .* 1,000 bytes .* Save it as a detector"):
+        packed(bases["float32"], adapted(bases["float32"]))
 
 
 @pytest.mark.parametrize("name", ["base", "Up", "a/b", ""])

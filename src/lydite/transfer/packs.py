@@ -11,18 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lydite.card import ONNX_NAME, WEIGHTS_NAME, Card, Quantization, file_entry
+from lydite.card import ONNX_NAME, WEIGHTS_NAME, Card, file_entry
 from lydite.config import validate
 from lydite.delta import make_delta
 from lydite.detector import Detector, load_weights_
 from lydite.errors import CardError, ConfigError, DataError
 from lydite.export.calibrate import calibrate
-from lydite.export.onnx import to_onnx
+from lydite.export.onnx import export, to_onnx
 from lydite.export.parity import check_parity, require_parity, synthetic_tiles
-from lydite.export.quantized import Ranges, apply_quantization, handed_on
+from lydite.export.quantized import Ranges, handed_on
 from lydite.models import build
 from lydite.models.surgery import replay_
-from lydite.pack import ADAPTER_NAME, DELTA_NAME, Pack, PackBase, PackCard
+from lydite.pack import ADAPTER_NAME, DELTA_NAME, MAX_FILE_BYTES, Pack, PackBase, PackCard
 
 Float32 = NDArray[np.float32]
 
@@ -63,24 +63,48 @@ def make_pack(
     onnx = _exported(base)
     _require_same_form(base.card, adapted.card)
     tensors = changed_tensors(base, adapted)
-    plain = to_onnx(adapted.network, adapted.card.architecture.input_size)
-    ranges = _new_ranges(plain, base.card.quantization, adapted.card.quantization, batches)
-    full = plain
-    if base.card.quantization is not None:
-        known = {"ranges": base.card.quantization.ranges | ranges}
-        quantization = base.card.quantization.model_copy(update=known)
-        card = adapted.card.model_copy(update={"quantization": quantization})
-        adapted = replace(adapted, card=card)
-        full = apply_quantization(plain, quantization)
+    adapted = as_exported(base.card, adapted, batches)
+    full = export(adapted)
     require_parity(check_parity(adapted, full, synthetic_tiles(adapted, CHECK_TILES)))
     files = {DELTA_NAME: make_delta(onnx, full), ADAPTER_NAME: _stored(tensors)}
+    _require_small(files, name)
     value = _described(base.card, adapted.card, name) | {
-        "ranges": ranges,
+        "ranges": _added_ranges(base.card, adapted.card),
         "composed": file_entry(full).model_dump(),
         "files": {file: file_entry(data).model_dump() for file, data in files.items()},
     }
     value |= {} if limits is None else {"limits": limits}
     return Pack(validate(PackCard, value, f"The pack {name}"), files)
+
+
+def as_exported(
+    base: Card, adapted: Detector, batches: Iterable[Float32] | None = None
+) -> Detector:
+    """Return an adapted detector whose file has the form of its base's.
+
+    Where that is "static-int8", its card gets the range of what the adapter hands on. Fit the
+    score's meaning on this detector: it is the one that the pack will give.
+
+    Args:
+        base: the base's card.
+        adapted: made of the base by `adapt`.
+        batches: see `make_pack`.
+
+    Raises:
+        DataError: ranges are missing and there are no batches.
+    """
+    if base.quantization is None:
+        return adapted
+    ranges: Ranges = {}
+    if base.quantization.scheme == "static-int8":
+        plain = to_onnx(adapted.network, adapted.card.architecture.input_size)
+        wanted = handed_on(plain, base.quantization.ranges)
+        own = adapted.card.quantization
+        ranges = _ranges_of(wanted, plain, {} if own is None else own.ranges, batches)
+    known = {"ranges": base.quantization.ranges | ranges}
+    quantization = base.quantization.model_copy(update=known)
+    card = adapted.card.model_copy(update={"quantization": quantization})
+    return replace(adapted, card=card)
 
 
 def unpack(base: Detector, pack: Pack) -> Detector:
@@ -173,27 +197,10 @@ def _require_same_form(base: Card, adapted: Card) -> None:
             )
 
 
-def _new_ranges(
-    plain: bytes,
-    base: Quantization | None,
-    adapted: Quantization | None,
-    batches: Iterable[Float32] | None,
+def _ranges_of(
+    wanted: list[str], plain: bytes, known: Ranges, batches: Iterable[Float32] | None
 ) -> Ranges:
-    """Return the ranges that a "static-int8" file needs besides the base's.
-
-    Args:
-        plain: float32 file of the adapted detector.
-        base: the base's quantization.
-        adapted: the adapted detector's.
-        batches: tiles to measure what neither knows.
-
-    Raises:
-        DataError: see `make_pack`.
-    """
-    if base is None or base.scheme != "static-int8":
-        return {}
-    wanted = handed_on(plain, base.ranges)
-    known = {} if adapted is None else adapted.ranges
+    """Return the ranges of these tensors: the known ones, or those measured on a float32 file."""
     if any(name not in known for name in wanted):
         if batches is None:
             raise DataError(
@@ -202,6 +209,24 @@ def _new_ranges(
             )
         known = calibrate(plain, batches, float_input=False)
     return {name: known[name] for name in wanted}
+
+
+def _added_ranges(base: Card, adapted: Card) -> Ranges:
+    """Return the ranges that a card has and its base has not."""
+    if base.quantization is None or adapted.quantization is None:
+        return {}
+    known = base.quantization.ranges
+    return {name: pair for name, pair in adapted.quantization.ranges.items() if name not in known}
+
+
+def _require_small(files: dict[str, bytes], name: str) -> None:
+    """Refuse to make what could not be loaded."""
+    largest = max(map(len, files.values()))
+    if largest > MAX_FILE_BYTES:
+        raise ConfigError(
+            f"The pack {name} would have a file of {largest:,} bytes; {MAX_FILE_BYTES:,} bytes are "
+            "allowed. Save it as a detector instead."
+        )
 
 
 def _described(base: Card, adapted: Card, name: str) -> dict[str, Any]:
