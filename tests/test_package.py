@@ -46,7 +46,10 @@ PREDICTION = {
     "lydite.edits",
     "lydite.errors",
     "lydite.files",
+    "lydite.delta",
     "lydite.onnx_guard",
+    "lydite.pack",
+    "lydite.pack_folder",
     "lydite.predictor",
     "lydite.registry",
     "lydite.session",
@@ -94,7 +97,12 @@ def test_import_lydite_is_light() -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["import lydite.predictor", "import lydite.cli.predict", "import lydite.cli.doctor"],
+    [
+        "import lydite.predictor",
+        "import lydite.cli.predict",
+        "import lydite.cli.doctor",
+        "import lydite.cli.pack",
+    ],
 )
 def test_base_commands_need_no_extra(statement: str) -> None:
     assert not {name.split(".")[0] for name in imported_by(statement)} & EXTRAS

@@ -100,16 +100,16 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Yield (field number, value) of a protobuf message; fixed-width numbers come as 0."""
     position, end = 0, len(message)
     while position < end:
-        key, position = _varint(message, position)
+        key, position = read_varint(message, position)
         number, wire = key >> 3, key & 7
         if number == 0:
             raise ValueError("a field has the number 0")
         if wire == 0:
-            value, position = _varint(message, position)
+            value, position = read_varint(message, position)
             yield number, value
             continue
         if wire == 2:
-            length, position = _varint(message, position)
+            length, position = read_varint(message, position)
         elif wire in (1, 5):
             length = 8 if wire == 1 else 4
         else:
@@ -120,7 +120,13 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         position += length
 
 
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
+def read_varint(message: memoryview, position: int) -> tuple[int, int]:
+    """Return a number of seven bits a byte, and the position behind it.
+
+    Raises:
+        IndexError: the message ends within it.
+        ValueError: it is longer than 64 bits take.
+    """
     value = 0
     for shift in range(0, 70, 7):
         byte = message[position]

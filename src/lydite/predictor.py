@@ -7,7 +7,7 @@ file's bytes, a PIL image, an array, a list and a folder give the same number.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -25,6 +25,8 @@ from lydite.data.preprocess import prepare, probability, score_of, verdict
 from lydite.errors import CardError, DecodeError
 from lydite.files import read_bytes
 from lydite.onnx_guard import MAX_ONNX_BYTES
+from lydite.pack import BASE_NAME, Pack, PackCard
+from lydite.pack_folder import load_packs, require_together
 from lydite.session import first_line, open_session
 
 Float32 = NDArray[np.float32]
@@ -50,6 +52,7 @@ class Prediction:
         width: in pixels, upright.
         height: in pixels, upright.
         error: why there is no verdict, else None.
+        by: with packs, which variant gave this answer: a pack's name or "base"; else None.
     """
 
     source: str
@@ -59,10 +62,14 @@ class Prediction:
     width: int | None = None
     height: int | None = None
     error: Failure | None = None
+    by: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the prediction as JSON values."""
-        return asdict(self)
+        """Return the prediction as JSON values, with `by` where packs are in use."""
+        values = asdict(self)
+        if self.by is None:
+            del values["by"]
+        return values
 
 
 class Predictor:
@@ -75,50 +82,86 @@ class Predictor:
     >>> detector.predict("photo.jpg").verdict  # doctest: +SKIP
     'real'
 
+    With packs each image is judged by several variants of the detector: by the base as it is, and
+    by the base with each pack. They see the same tiles, and the one that is surest of a fake speaks
+    for the image, because each knows generators that the others do not. That has a price on
+    photographs: any of the variants may be wrong about one. If each calls a share a of the
+    photographs fake, the k variants together call up to k * a of them fake, and
+    1 - (1 - a)^k where their errors have nothing to do with each other. Measure it with the very
+    packs in use, or use fewer. Time per image grows with k as well.
+
     Attributes:
         card: everything about the detector that is not a weight.
+        packs: the cards of the packs in use.
     """
 
     def __init__(self, card: Card, session: ort.InferenceSession) -> None:
         self.card = card
+        self.packs: tuple[PackCard, ...] = ()
         self._session = session
         self._input: str = session.get_inputs()[0].name
         self._output: str = session.get_outputs()[0].name
+        #: who may answer: this detector as it is, and each pack's own predictor
+        self._variants: dict[str, Predictor] = {BASE_NAME: self}
 
     @classmethod
-    def open(cls, detector: str | Path | None = None, *, threads: int | None = None) -> Predictor:
+    def open(
+        cls,
+        detector: str | Path | None = None,
+        *,
+        packs: Sequence[str | Path] = (),
+        threads: int | None = None,
+    ) -> Predictor:
         """Open a detector folder.
 
         Args:
             detector: the folder, or None for the detector inside the package.
+            packs: folders of adapter packs for this detector, single or merged.
             threads: CPU threads to use; None lets the runtime decide.
 
         Raises:
-            CardError: no detector, a damaged one, or one that was never exported.
+            CardError: no detector, a damaged one, or one that was never exported; or a pack that
+                is damaged or belongs to another detector.
+            ConfigError: two packs have one name.
             FileError: unreadable.
         """
         folder = packaged_detector() if detector is None else Path(detector)
         card = load_card(folder)
         if ONNX_NAME not in card.files:
             raise CardError(f"{folder} holds no {ONNX_NAME}. Make one with: lydite export {folder}")
-        return cls.from_bytes(card, read_bytes(folder / ONNX_NAME, MAX_ONNX_BYTES), threads=threads)
+        onnx = read_bytes(folder / ONNX_NAME, MAX_ONNX_BYTES)
+        loaded = [pack for path in packs for pack in load_packs(Path(path))]
+        return cls.from_bytes(card, onnx, packs=loaded, threads=threads)
 
     @classmethod
-    def from_bytes(cls, card: Card, onnx: bytes, *, threads: int | None = None) -> Predictor:
+    def from_bytes(
+        cls, card: Card, onnx: bytes, *, packs: Sequence[Pack] = (), threads: int | None = None
+    ) -> Predictor:
         """Return a predictor for a card and an exported network.
 
         Args:
             card: preprocessing and meaning of the score.
             onnx: the ONNX file's content; float32 (N, 3, S, S) to (N, 2), N free.
+            packs: adapter packs for this very file.
             threads: CPU threads to use; None lets the runtime decide.
 
         Raises:
-            CardError: not an ONNX model, not allowed, or not one that fits the card.
+            CardError: not an ONNX model, not allowed, or not one that fits the card; or a pack that
+                belongs to another detector.
+            ConfigError: two packs have one name.
         """
-        return cls(card, open_session(card, onnx, threads))
+        predictor = cls(card, open_session(card, onnx, threads))
+        for pack in packs:
+            pack.require_base(card, onnx)
+        require_together(packs)
+        for pack in packs:
+            adapted, made = pack.apply(card, onnx)
+            predictor._variants[pack.card.name] = cls(adapted, open_session(adapted, made, threads))
+        predictor.packs = tuple(pack.card for pack in packs)
+        return predictor
 
     def logits(self, batch: Float32) -> Float32:
-        """Return logits (T, 2), real then fake, for a normalized batch (T, 3, S, S).
+        """Return the base's logits (T, 2), real then fake, for a normalized batch (T, 3, S, S).
 
         Raises:
             CardError: the network's answer is not finite or has the wrong shape.
@@ -140,12 +183,13 @@ class Predictor:
         return logits
 
     def score(self, source: Source) -> float:
-        """Return an image's score z.
+        """Return an image's score z; with packs, that of the variant which speaks for it.
 
         Raises:
             DecodeError: the image cannot be used.
         """
-        return self._score(decode(source))
+        _, _, z = self._speaker(decode(source))
+        return z
 
     @overload
     def predict(self, source: bytes | Image.Image | NDArray[Any]) -> Prediction: ...
@@ -197,19 +241,30 @@ class Predictor:
 
     def _predict(self, source: Source) -> Prediction:
         rgb = decode(source)
-        z = self._score(rgb)
-        p_fake = float(probability(z, self.card.score))
+        name, p_fake, z = self._speaker(rgb)
         return Prediction(
             source=_name(source),
-            verdict=verdict(p_fake, self.card.score),
+            verdict=verdict(p_fake, self._variants[name].card.score),
             p_fake=p_fake,
             score=z,
             width=rgb.shape[1],
             height=rgb.shape[0],
+            by=name if self.packs else None,
         )
 
-    def _score(self, rgb: NDArray[np.uint8]) -> float:
-        return score_of(self.logits(prepare(rgb, self.card.preprocess)))
+    def _speaker(self, rgb: NDArray[np.uint8]) -> tuple[str, float, float]:
+        """Return name, p_fake and z of the variant that is surest of a fake; of equals, the first.
+
+        The image is cut once, by the preprocessing that all variants share.
+        """
+        batch = prepare(rgb, self.card.preprocess)
+        scores = {name: score_of(each.logits(batch)) for name, each in self._variants.items()}
+        chances = {
+            name: float(probability(z, self._variants[name].card.score))
+            for name, z in scores.items()
+        }
+        name = max(chances, key=chances.__getitem__)
+        return name, chances[name], scores[name]
 
 
 def packaged_detector() -> Path:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 #: every command, the module that registers it, and one line of help
 COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("lydite.cli.predict", "Say of images whether they look AI-generated."),
+    "pack": ("lydite.cli.pack", "Show, merge and divide adapter packs."),
     "doctor": ("lydite.cli.doctor", "Check the installation."),
     "data": ("lydite.cli.data", "Scan folders of images, check them, make demo data."),
     "run": ("lydite.cli.run", "Make a detector by a recipe."),

@@ -16,6 +16,7 @@ from lydite.data.reasons import MAX_FILE_BYTES, printable
 
 if TYPE_CHECKING:
     from lydite.card import Card
+    from lydite.pack import PackCard
     from lydite.predictor import Prediction, Predictor
 
 
@@ -27,18 +28,22 @@ def register(app: App) -> None:
 def predict(
     *paths: Annotated[str, Parameter(required=True, allow_leading_hyphen=False)],
     detector: Path | None = None,
+    pack: Annotated[tuple[Path, ...], Parameter(consume_multiple=False)] = (),
     json: bool = False,
     threads: int | None = None,
 ) -> int:
     """Say of images whether they look AI-generated.
 
     Each line gives a verdict ("fake", "real", or "unsure" where the detector cannot tell), the
-    probability of being fake, and the path. The exit status is 1 when an image could not be read.
+    probability of being fake, and the path. With packs, the base or the pack that is surest of a
+    fake speaks for the image, and the line names it before the path; the more packs, the more
+    photographs are called fake. The exit status is 1 when an image could not be read.
 
     Args:
         paths: images or folders; "-" reads one image from standard input. Names that begin with a
             dash go after "--", and a file that is called "-" is written "./-".
         detector: a detector folder, instead of the detector inside the package.
+        pack: folder of an adapter pack for this detector, single or merged; may be repeated.
         json: print one JSON document.
         threads: CPU threads to use.
     """
@@ -47,7 +52,7 @@ def predict(
 
     if threads is not None and threads < 1:
         raise ConfigError(f"--threads must be 1 or more. Got {threads}.")
-    predictor = Predictor.open(detector, threads=threads)
+    predictor = Predictor.open(detector, packs=pack, threads=threads)
     bad = _print_json(predictor, paths) if json else _print_lines(predictor, paths)
     return 1 if bad else 0
 
@@ -65,7 +70,8 @@ def _predictions(predictor: Predictor, paths: tuple[str, ...]) -> Iterator[Predi
 def _print_json(predictor: Predictor, paths: tuple[str, ...]) -> bool:
     predictions = list(_predictions(predictor, paths))
     value = {
-        "detector": _detector(predictor.card),
+        "detector": _described(predictor.card),
+        **({"packs": [_described(pack) for pack in predictor.packs]} if predictor.packs else {}),
         "predictions": [prediction.to_dict() for prediction in predictions],
     }
     emit(value, True, "")
@@ -74,19 +80,25 @@ def _print_json(predictor: Predictor, paths: tuple[str, ...]) -> bool:
 
 def _print_lines(predictor: Predictor, paths: tuple[str, ...]) -> bool:
     """Print each line as soon as it is known; say on stderr why an image has no verdict."""
+    from lydite.pack import BASE_NAME
+
     bad = False
+    names = [BASE_NAME, *(pack.name for pack in predictor.packs)] if predictor.packs else []
+    width = max(map(len, names), default=0)
     for prediction in _predictions(predictor, paths):
         name = printable(prediction.source)
         if prediction.error is not None:
             bad = True
-            emit(None, False, f"{'error':<6}     -  {name}")
+            by = f"{'-':<{width}}  " if width else ""
+            emit(None, False, f"{'error':<6}     -  {by}{name}")
             sys.stderr.write(f"{printable(prediction.error.message)}\n")
         else:
-            emit(None, False, f"{prediction.verdict:<6} {prediction.p_fake:5.3f}  {name}")
+            by = f"{prediction.by:<{width}}  " if width else ""
+            emit(None, False, f"{prediction.verdict:<6} {prediction.p_fake:5.3f}  {by}{name}")
     return bad
 
 
-def _detector(card: Card) -> dict[str, Any]:
+def _described(card: Card | PackCard) -> dict[str, Any]:
     return {
         "name": card.name,
         "digest": card.digest,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import torch
 
 from lydite import __version__
 from lydite.errors import MissingExtraError
+from lydite.models.contract import ADAPTERS_NAME
 
 try:
     import onnx
@@ -84,8 +86,9 @@ def to_onnx(network: nn.Module, size: int) -> bytes:
         )
     assert program is not None
     model = program.model_proto
+    scopes = [_adapter_of(node) for node in model.graph.node]
     _strip_(model)
-    _rename_(model.graph, set(network.state_dict()))
+    _rename_(model.graph, set(network.state_dict()), scopes)
     onnx.checker.check_model(model, full_check=True)
     return serialize(model)
 
@@ -113,15 +116,27 @@ def _strip_(model: onnx.ModelProto) -> None:
     del graph.value_info[:]
 
 
-def _rename_(graph: onnx.GraphProto, weights: set[str]) -> None:
-    """Name nodes and inner tensors by operator and position; weights keep their own names."""
+def _rename_(graph: onnx.GraphProto, weights: set[str], scopes: list[str]) -> None:
+    """Name nodes and inner tensors by operator and position; weights keep their own names.
+
+    Each adapter counts for itself: all else is called as it is without adapters, so that ranges
+    which were measured before still fit.
+    """
     names = {INPUT_NAME: INPUT_NAME, OUTPUT_NAME: OUTPUT_NAME, "": ""}
-    constants = (tensor for tensor in graph.initializer if tensor.name not in weights)
-    names |= {tensor.name: f"{CONSTANT}{i}" for i, tensor in enumerate(constants)}
+    nodes = list(zip(graph.node, scopes, strict=True))
+    # of a constant's readers one outside of the adapters decides, if there is any
+    inside_first = sorted(nodes, key=lambda item: item[1], reverse=True)
+    readers = {name: scope for node, scope in inside_first for name in node.input}
     seen: Counter[str] = Counter()
-    for node in graph.node:
-        node.name = f"{node.op_type.lower()}_{seen[node.op_type]}"
-        seen[node.op_type] += 1
+    for tensor in graph.initializer:
+        if tensor.name not in weights:
+            prefix = f"{CONSTANT}{readers.get(tensor.name, '')}"
+            names[tensor.name] = f"{prefix}{seen[prefix]}"
+            seen[prefix] += 1
+    for node, scope in nodes:
+        kind = f"{scope}{node.op_type.lower()}"
+        node.name = f"{kind}_{seen[kind]}"
+        seen[kind] += 1
         for index, output in enumerate(node.output):
             names.setdefault(output, node.name if index == 0 else f"{node.name}_{index}")
     for tensor in graph.initializer:
@@ -129,6 +144,16 @@ def _rename_(graph: onnx.GraphProto, weights: set[str]) -> None:
     for node in graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
+
+
+def _adapter_of(node: onnx.NodeProto) -> str:
+    """Return "adapters.body_1." for a node of that adapter; empty outside of adapters."""
+    for entry in node.metadata_props:
+        # the names of the modules around the node, as a list in Python's spelling
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            found = re.search(rf"'({ADAPTERS_NAME}\.\w+)'", entry.value)
+            return f"{found[1]}." if found else ""
+    return ""
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from lydite.card import Quantization
 from lydite.errors import CardError
 from lydite.export.onnx import CONSTANT, quiet, serialize
 from lydite.export.weights_only import store_weights
+from lydite.models.contract import ADAPTERS_NAME
 
 #: what "static-int8" may run in integers; other operators stay float between DQ and Q
 STATIC_OPS = (
@@ -136,6 +137,27 @@ def ranged_tensors(data: bytes, *, float_input: bool = True) -> list[str]:
             found |= dict.fromkeys(name for name in _touched(node) if name in floats)
         learned = any(not name.startswith(CONSTANT) for name in node.input[1:2])
         passed = passed or (node.op_type in LAYER_OPS and learned)
+    return list(found)
+
+
+def handed_on(data: bytes, ranges: Ranges) -> list[str]:
+    """Return the names of adapters' outputs that need a range for what follows to stay integer.
+
+    The insides of adapters need none: they compute in float32 between two roundings.
+
+    Args:
+        data: float32 file of `to_onnx`, with adapters.
+        ranges: those of the same network without the adapters.
+    """
+    model = _with_shapes(onnx.load_from_string(data))
+    floats = _float_tensors(model)
+    inner = f"{ADAPTERS_NAME}."
+    found: dict[str, None] = {}
+    for node in model.graph.node:
+        if node.op_type in STATIC_OPS and not node.name.startswith(inner):
+            unknown = [name for name in _touched(node) if name in floats and name not in ranges]
+            if all(name.startswith(inner) for name in unknown):
+                found |= dict.fromkeys(unknown)
     return list(found)
 
 
