@@ -24,12 +24,13 @@ from lydite.compress.fake_quantize import (
     uint8_grid,
 )
 from lydite.compress.qat import Qat, require_mirrored
-from lydite.compress.quantize import Quantize, balanced_sample, shape_ranges
+from lydite.compress.quantize import Quantize, shape_ranges
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.edits import MaskWeights
 from lydite.errors import ConfigError, TrainingError
 from lydite.export.calibrate import calibrate
+from lydite.export.calibration import balanced_sample
 from lydite.export.inspection import inspect_quantized
 from lydite.export.onnx import export, to_onnx
 from lydite.export.quantized import quantize_static

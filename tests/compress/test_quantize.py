@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 from lydite.card import Architecture, Quantization
-from lydite.compress.quantize import Quantize, balanced_sample
+from lydite.compress.quantize import Quantize
 from lydite.data.manifest import Manifest, from_columns
 from lydite.detector import Detector
 from lydite.errors import ConfigError, DataError, DecodeError
+from lydite.export.calibration import balanced_sample
 from lydite.export.inspection import inspect_quantized
 from lydite.export.onnx import export
 from lydite.files import sha256_file

@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("lydite.cli.data", "Scan folders of images, check them, make demo data."),
     "run": ("lydite.cli.run", "Make a detector by a recipe."),
     "study": ("lydite.cli.study", "Run several recipes over one data set, with a report."),
+    "adapt": ("lydite.cli.adapt", "Teach a detector a new generator; the difference is a pack."),
     "compress": ("lydite.cli.compress", "Make a detector smaller, down to a rate or a budget."),
     "evaluate": ("lydite.cli.evaluate", "Score a detector on a manifest."),
     "export": ("lydite.cli.export", "Export a detector for prediction, and check that it agrees."),

@@ -17,13 +17,14 @@ from pydantic import Field
 
 from lydite.card import Quantization, ScoreMeaning
 from lydite.compress.fake_quantize import FakeQuantized
-from lydite.compress.quantize import balanced_sample, calibration_tiles, shape_ranges
+from lydite.compress.quantize import shape_ranges
 from lydite.compress.trace import program_of
 from lydite.config import Fraction
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.errors import ConfigError, TrainingError
 from lydite.export.calibrate import Float32, Method, calibrate
+from lydite.export.calibration import balanced_sample, calibration_tiles
 from lydite.export.onnx import export, to_onnx
 from lydite.export.parity import CHUNK, manifest_tiles, network_logits
 from lydite.export.quantized import quantize_static

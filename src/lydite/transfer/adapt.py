@@ -7,8 +7,11 @@ and trained, and everything that the detector knew stays as it is, bit for bit.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, StrictInt, ValidationInfo, field_validator, model_validator
 
 from lydite.card import ScoreMeaning
@@ -16,6 +19,7 @@ from lydite.config import Fraction, validate
 from lydite.detector import Detector
 from lydite.edits import RANKED, AdapterKind, AddAdapter
 from lydite.errors import CardError, ConfigError, unknown_name
+from lydite.export.calibration import balanced_sample, calibration_tiles
 from lydite.files import read_json, write_json
 from lydite.models.contract import ADAPTERS_NAME, Network, adapter_key
 from lydite.models.surgery import add_adapter_
@@ -26,6 +30,7 @@ from lydite.training.settings import TrainSettings
 from lydite.training.team import Team
 from lydite.transfer.layers import parameters_of
 from lydite.transfer.observe import free_places
+from lydite.transfer.packs import as_exported
 from lydite.transfer.placement import CROPS, measure_placement
 from lydite.transfer.placement_result import Placement
 from lydite.transfer.predictors import PREDICTORS
@@ -33,6 +38,8 @@ from lydite.transfer.predictors import PREDICTORS
 WORDS = ("first", "middle", "last", "paper")
 RANK = 8
 AUTO = "auto"
+#: training images that the ranges behind an adapter are measured on, half of each class
+CALIBRATION_IMAGES = 64
 #: what `place: auto` asks; the placement study decides which predictor this is
 PREDICTOR = "gradient-rank"
 
@@ -146,8 +153,10 @@ class Adapt(Step, TrainSettings):
         return self
 
     def check(self, stage: Stage) -> None:
-        """Refuse an untrained network, and say what cannot be known before the work."""
-        super().check(stage)
+        """Refuse an untrained network, and say what cannot be known before the work.
+
+        Unlike other steps it may follow `quantize` and `qat`: the layers that were rounded stay so.
+        """
         require_trained(self, stage, "an adapter changes what a detector already knows.")
         stage.images += self.steps * self.batch
         if self.place == AUTO:
@@ -179,10 +188,12 @@ class Adapt(Step, TrainSettings):
 
         Raises:
             ConfigError: as in `outline`.
-            DataError: `place: auto` with a predictor that says nothing of these images.
+            DataError: too few images for the ranges of an int8 detector, or `place: auto` with a
+                predictor that says nothing of these images.
         """
-        step = self._at(self._predicted(parent, context)) if self.place == AUTO else self
-        adapted, edit = step._inserted(parent, context.seed)
+        plain = parent.evolve(quantization=None)  # an adapter learns in float beside rounded layers
+        step = self._at(self._predicted(plain, context)) if self.place == AUTO else self
+        adapted, edit = step._inserted(plain, context.seed)
         fitted = fit(
             adapted.network,
             cross_entropy(self.label_smoothing),
@@ -195,7 +206,13 @@ class Adapt(Step, TrainSettings):
         report = fitted.report | {"adapter": edit.kind, "after": edit.after}
         if self.predictor is not None:
             report["predictor"] = self.predictor
-        return adapted.evolve(network=fitted.network, training=report)
+        made = adapted.evolve(network=fitted.network, training=report)
+        return as_exported(parent.card, made, self._tiles(made, context))
+
+    def _tiles(self, made: Detector, context: Context) -> Iterator[NDArray[np.float32]]:
+        """Yield what a range behind the adapter is measured on, if one is needed."""
+        images = balanced_sample(context.train, CALIBRATION_IMAGES, context.seed)
+        yield from calibration_tiles(images, made.card.preprocess, context, self.kind)
 
     def _at(self, stage: str) -> Adapt:
         """Return the same step at a known place."""

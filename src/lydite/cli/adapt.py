@@ -1,0 +1,145 @@
+"""`lydite adapt`: teach a detector a new generator and write what it learned as a pack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from lydite.cli.output import emit, progress_reporter, table
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+    from lydite.study.adapt import Adapted
+
+
+def register(app: App) -> None:
+    """Add the command."""
+    app.command(adapt)
+
+
+def adapt(
+    detector: Path,
+    manifest: Path,
+    *,
+    seen: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")],
+    name: str | None = None,
+    adapter: str = "residual-separable",
+    place: str = "auto",
+    also: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
+    shots: int | None = None,
+    steps: int = 300,
+    lr: float = 0.001,
+    seed: int = 0,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    replace: Annotated[bool, Parameter(negative="")] = False,
+    device: str = "auto",
+    precision: str = "auto",
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Teach a detector a new generator; write what it learned as a pack of a few kilobytes.
+
+    The detector stays as it is. A small adapter is put behind one of its blocks and trained, and
+    the result is measured beside the detector: on the new images and on all others. Use the pack
+    with `lydite predict --pack`. Killed or stopped, the same command goes on where it was.
+
+    Parameters
+    ----------
+    detector
+        A trained and exported detector's folder, quantized or not.
+    manifest
+        The images, as `lydite data scan` wrote them.
+    seen
+        The domains to learn; the others are only tested on.
+    name
+        What predictions call the pack; the domains' names unless given.
+    adapter
+        residual-separable, separable (the paper's), bottleneck, lora, affine or linear.
+    place
+        Where it goes: auto (predicted from the images), first, middle, last, paper, a stage's name
+        or its number.
+    also
+        What learns besides: head, norms. A pack then grows.
+    shots
+        Learn from so many images of each class and domain, threshold included; all unless given.
+    steps
+        Training steps.
+    lr
+        Peak learning rate.
+    seed
+        Of every random choice.
+    out
+        Folder to write to; runs/adapt-NAME unless given.
+    dry_run
+        Check everything and show the plan; train nothing.
+    replace
+        Accept a changed request or changed data in a folder that was used before.
+    device
+        auto, cpu or cuda.
+    precision
+        auto, float32 or bfloat16.
+    json
+        Print what was measured as JSON.
+    """
+    from lydite.cli.study import plan_text
+    from lydite.config import validate
+    from lydite.report.html import write_report
+    from lydite.study import adapt as room
+    from lydite.study.run import StudyOptions, plan_study
+    from lydite.study.spec import DataSpec
+
+    called = name or "-".join(seen).lower()
+    options: dict[str, Any] = {"adapter": adapter, "steps": steps, "lr": lr, "also": also}
+    options["place"] = int(place) if place.lstrip("-").isdigit() else place
+    data = validate(DataSpec, {"manifest": manifest, "seen": seen}, "The data")
+    study = room.adaptation(
+        detector, data, called, options | {"balance": "pairs"}, shots=shots, seed=seed
+    )
+    folder = out or Path("runs") / study.name
+    how = StudyOptions(folder, None, replace, device, precision, progress_reporter())
+    if dry_run:
+        plan = plan_study(study, how)
+        emit(plan.to_dict(), json, lambda: plan_text(plan))
+        return
+    made = room.adapt(detector, study, how)
+    if made is None:  # a helping process under torchrun
+        return
+    report = write_report(folder)
+    value = {
+        "pack": str(made.pack),
+        "card": made.card.to_json(),
+        "base": made.base.model_dump(mode="json"),
+        "adapted": made.adapted.model_dump(mode="json"),
+        "report": str(report),
+    }
+    emit(value, json, lambda: f"{adapted_text(made)}\nReport: {report.resolve().as_uri()}")
+
+
+def adapted_text(made: Adapted) -> str:
+    """Return what a pack brings and costs, as people read it."""
+    domains = sorted({f.slice["domain"] for f in made.base.figures if "domain" in f.slice})
+    rows = []
+    for domain in domains:
+        cells: list[object] = [domain, "learned" if domain in made.adapted.seen else ""]
+        for metric in ("accuracy", "auc"):
+            for result in (made.base, made.adapted):
+                figure = result.figure(metric, domain=domain, split="test")
+                known = figure is not None and figure.value is not None
+                cells.append(round(figure.value, 3) if known else None)  # type: ignore[union-attr,arg-type]
+        rows.append(cells)
+    size = sum(entry.size_bytes for entry in made.card.files.values())
+    training = made.card.training
+    headers = ["domain", "", "accuracy", "with pack", "AUC", "with pack"]
+    return "\n".join(
+        [
+            table(headers, rows),
+            "",
+            f"{training.get('adapter')} adapter after {training.get('after')}: "
+            f"{training.get('trainable_parameters'):,} values learned in "
+            f"{training.get('seconds')} s; the pack's files take {size:,} bytes.",
+            f"Pack: {made.pack}",
+        ]
+    )

@@ -1,0 +1,101 @@
+"""`lydite adapt`: from a shipped detector and new images to a pack that predicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lydite.card import Architecture, Preprocess
+from lydite.cli import main
+from lydite.data.manifest import Manifest
+from lydite.detector import Detector
+from lydite.export.onnx import export
+from lydite.recipe import Context, parse_step
+
+pytestmark = pytest.mark.filterwarnings("ignore:The validation AUC")
+TINY = Architecture(network="lydite-small", config={"widths": [4, 6], "blocks": 0})
+
+
+@pytest.fixture(scope="module")
+def base(tiny_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of an exported int8 detector that counts as trained."""
+    folder = tmp_path_factory.mktemp("adapt")
+    tiny_manifest.write(folder / "images.parquet")
+    start = Detector.start(TINY, Preprocess(size=64, tiles=2), seed=1)
+    start.network.eval()
+    trained = start.evolve(steps=({"train": {}},), training={"seconds": 1.0})
+    train, val = (tiny_manifest.select(split=s, domain="one") for s in ("train", "val"))
+    context = Context(train, val, seed=0, folder=folder / "scratch")
+    small = parse_step({"quantize": {"images": 8}}).run(trained, context)
+    Detector(small.card, small.network, {"model.onnx": export(small)}).save(folder / "base")
+    return folder
+
+
+def words(base: Path, out: Path, *more: str) -> list[str]:
+    common = [str(base / "base"), str(base / "images.parquet"), "--seen", "two", "-o", str(out)]
+    return ["adapt", *common, "--steps", "3", *more]
+
+
+def test_a_pack_of_an_int8_detector_is_measured_written_and_predicts(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny_manifest: Manifest
+) -> None:
+    before = {p.name: p.read_bytes() for p in (base / "base").iterdir()}
+    assert main(words(base, tmp_path / "out", "--json", "--shots", "4")) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert {p.name: p.read_bytes() for p in (base / "base").iterdir()} == before
+    assert value["card"]["name"] == "two"
+    (edit,) = value["card"]["edits"]
+    assert (edit["op"], edit["kind"]) == ("add_adapter", "residual-separable")
+    assert value["adapted"]["seen"] == ["two"]
+    assert value["card"]["score"]["n"] == 2  # of four shots a class, one is for the threshold
+    against = [f for f in value["adapted"]["figures"] if f["slice"].get("against") == "base"]
+    assert {f["metric"] for f in against} == {"accuracy_gain", "flipped"}
+
+    image = str(next(tiny_manifest.select(split="test").rows()).file)
+    predict = ["predict", image, "--detector", str(base / "base"), "--json"]
+    assert main([*predict, "--pack", value["pack"]]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert '"by"' in json.dumps(answer)
+
+    assert main(words(base, tmp_path / "out", "--shots", "4")) == 0  # finished: as it was
+    said = capsys.readouterr().out
+    assert "values learned" in said
+    assert str(tmp_path / "out" / "pack") in said
+
+
+def test_a_dry_run_writes_no_pack(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(base, tmp_path / "out", "--dry-run", "--place", "-1")) == 0
+    assert "adapt" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "pack").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--name", "Two!"], "A pack cannot be called 'Two!'"),
+        (["--name", "base"], "A pack cannot be called 'base'"),
+        (["--adapter", "linaer"], "adapter"),
+        (["--place", "9"], "must be a number from -2 to 1"),
+        (["--shots", "4000"], "needs as many"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(
+    base: Path, tmp_path: Path, more: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(base, tmp_path / "out", *more)) == 2
+    (error,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("error:"))
+    assert said in error
+
+
+def test_a_detector_without_an_exported_file_is_refused(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Detector.start(TINY, Preprocess(size=64)).evolve(steps=({"train": {}},)).save(tmp_path / "bare")
+    line = words(base, tmp_path / "out")
+    line[1] = str(tmp_path / "bare")
+    assert main(line) == 2
+    assert "holds no model.onnx" in capsys.readouterr().err
