@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
@@ -15,7 +16,7 @@ from lydite.report.svg import COLORS, MARKERS, SERIES, draw
 from lydite.report.view import Line
 
 #: an approach that was tried at fewer rates is no curve
-FEWEST_RATES = 3
+FEWEST_RATES = 2
 #: steps that end in fewer bits; how many parameters there are does not tell their size
 _QUANTIZERS = frozenset({"quantize", "qat"})
 #: approaches are moved apart by this share of their place, so that whiskers do not cover each other
@@ -47,6 +48,17 @@ def stops_of(lines: Sequence[Line], metric: str, group: str) -> dict[str, list[D
     return {approach: stops for approach, stops in curves.items() if len(stops) >= FEWEST_RATES}
 
 
+def _colored(curves: dict[str, list[Dot]]) -> dict[str, list[Dot]]:
+    """Give every curve a color of its own, as far as there are any; the reference keeps its own."""
+    return {
+        approach: [
+            replace(stop, line=replace(stop.line, color=1 + number % (len(SERIES) - 1)))
+            for stop in stops
+        ]
+        for number, (approach, stops) in enumerate(curves.items())
+    }
+
+
 def _merged(dots: Sequence[Dot]) -> Dot:
     """Return one stop for the seeds of a recipe."""
     ends = [value for dot in dots for value in (dot.low, dot.high, dot.y) if value is not None]
@@ -65,7 +77,7 @@ def rate_curves(lines: Sequence[Line], seen: Sequence[str]) -> str | None:
         ("accuracy", "seen", f"accuracy on {', '.join(seen)}"),
         ("auc", "unseen-mean", "mean AUC over unseen domains"),
     ]
-    curves = [stops_of(lines, metric, group) for metric, group, _ in panels]
+    curves = [_colored(stops_of(lines, metric, group)) for metric, group, _ in panels]
     if not curves[0]:
         return None
     base = next((line for line in lines if line.result.reference), None)
