@@ -43,7 +43,7 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
     "bfloat16": {"quantize": {"scheme": "bfloat16"}},
     "qat": {"qat": {"images": 4, **LEARN}},
 }
-#: nothing follows these
+#: nothing but an adapter follows these
 FINAL = {"linear-int8", "static-int8", "weight-int8", "float16", "bfloat16", "qat"}
 #: orders besides those that are refused, and what the reason says
 REFUSED = {
@@ -221,9 +221,21 @@ def test_each_pair_on_the_papers_networks(paper: Workshop, first: str) -> None:
 
 @pytest.mark.parametrize("first", sorted(FINAL))
 def test_nothing_follows_integers(lydite: Workshop, first: str) -> None:
-    for name in TECHNIQUES:
+    for name in TECHNIQUES.keys() - {"adapt"}:
         with pytest.raises(ConfigError, match="cannot follow"):
             lydite.make(first, name)
+
+
+def test_an_adapter_follows_integers_and_leaves_them_as_they_are(lydite: Workshop) -> None:
+    hold_to_contract(lydite, [(first, "adapt") for first in sorted(FINAL)])
+    for first in ("static-int8", "qat"):
+        base, adapted = lydite.make(first), lydite.make(first, "adapt")
+        assert base.card.quantization is not None
+        assert adapted.card.quantization is not None
+        ranges = adapted.card.quantization.ranges
+        assert base.card.quantization.ranges.items() <= ranges.items()
+        with pytest.raises(ConfigError, match="cannot follow"):
+            lydite.make(first, "adapt", "prune")
 
 
 @pytest.mark.parametrize(("pair", "reason"), REFUSED.items())
