@@ -25,7 +25,7 @@ def base(tiny_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> P
     tiny_manifest.write(folder / "images.parquet")
     start = Detector.start(TINY, Preprocess(size=64, tiles=2), seed=1)
     start.network.eval()
-    trained = start.evolve(steps=({"train": {}},), training={"seconds": 1.0})
+    trained = start.evolve(steps=({"train": {}},), limits=("Knows one.",))
     train, val = (tiny_manifest.select(split=s, domain="one") for s in ("train", "val"))
     context = Context(train, val, seed=0, folder=folder / "scratch")
     small = parse_step({"quantize": {"images": 8}}).run(trained, context)
@@ -46,6 +46,7 @@ def test_a_pack_of_an_int8_detector_is_measured_written_and_predicts(
     value = json.loads(capsys.readouterr().out)
     assert {p.name: p.read_bytes() for p in (base / "base").iterdir()} == before
     assert value["card"]["name"] == "two"
+    assert value["card"]["limits"] == ["Knows one."]  # what the base cannot do, the pack cannot
     (edit,) = value["card"]["edits"]
     assert (edit["op"], edit["kind"]) == ("add_adapter", "residual-separable")
     assert value["adapted"]["seen"] == ["two"]
@@ -89,6 +90,20 @@ def test_mistakes_are_answered_in_one_line(
     assert main(words(base, tmp_path / "out", *more)) == 2
     (error,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("error:"))
     assert said in error
+
+
+def test_what_would_not_fit_a_pack_is_refused_before_the_training(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = Architecture(network="paper-student-0.44m")  # its head is most of it
+    start = Detector.start(student, Preprocess(size=64, tiles=2)).evolve(steps=({"train": {}},))
+    start.network.eval()
+    Detector(start.card, start.network, {"model.onnx": export(start)}).save(tmp_path / "student")
+    line = words(base, tmp_path / "out", "--also", "head")
+    line[1] = str(tmp_path / "student")
+    assert main(line) == 2
+    assert "with head that would be" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_detector_without_an_exported_file_is_refused(

@@ -127,8 +127,8 @@ def adapted_text(made: Adapted) -> str:
         for metric in ("accuracy", "auc"):
             for result in (made.base, made.adapted):
                 figure = result.figure(metric, domain=domain, split="test")
-                known = figure is not None and figure.value is not None
-                cells.append(round(figure.value, 3) if known else None)  # type: ignore[union-attr,arg-type]
+                value = None if figure is None else figure.value
+                cells.append(None if value is None else round(value, 3))
         rows.append(cells)
     size = sum(entry.size_bytes for entry in made.card.files.values())
     training = made.card.training

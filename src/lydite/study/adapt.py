@@ -22,7 +22,7 @@ from lydite.recipe import Shots, Start, parse_step
 from lydite.study.results import Result
 from lydite.study.run import StudyOptions, run_study
 from lydite.study.spec import BenchSpec, DataSpec, Entry, Study
-from lydite.transfer.packs import make_pack
+from lydite.transfer.packs import make_pack, require_small_share
 
 PACK_FOLDER = "pack"
 
@@ -103,7 +103,8 @@ def adapt(detector: Path, study: Study, options: StudyOptions) -> Adapted | None
 
     Raises:
         CardError: the base is not sound.
-        ConfigError: the base was not exported, or has no place for an adapter.
+        ConfigError: the base was not exported, has no place for an adapter, or too much of it
+            would learn.
         LyditeError: anything else a user can cause; what was finished is kept.
     """
     base = Detector.load(detector)
@@ -113,7 +114,10 @@ def adapt(detector: Path, study: Study, options: StudyOptions) -> Adapted | None
             f"Make one with: lydite export {detector}"
         )
     data = study.data.model_copy(update={"sources": (*base.card.sources, *study.data.sources)})
-    results = run_study(study.model_copy(update={"data": data}), options)
+    (step,) = study.recipes[1].steps
+    require_small_share(base, getattr(step, "also", ()))  # rather before the training than after
+    changes = {"data": data, "limits": base.card.limits}
+    results = run_study(study.model_copy(update=changes), options)
     if not results:
         return None
     before, after = results

@@ -108,6 +108,7 @@ def compress(
         record = planned(path, source, request)
     data = data.model_copy(update={"sources": source.card.sources})
     study = study_of(detector, data, record.candidates, request.seed, name_of(source))
+    study = study.model_copy(update={"limits": source.card.limits})
     results = run_study(study, options)
     if not results:
         return None

@@ -10,7 +10,7 @@ from typing import Any
 
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
-from lydite.errors import DataError, ResumeError
+from lydite.errors import DataError, LyditeError, ResumeError
 from lydite.files import lock_folder, read_json, write_json
 from lydite.recipe import Progress, Recipe, silent
 from lydite.study.cache import Cache
@@ -230,7 +230,7 @@ def _brought_up_to_date(kept: Any) -> Any:
     """Return a plan as written now; options that are newer than it have their defaults."""
     try:
         study = Study.model_validate(kept["study"])
-    except (KeyError, TypeError, ValueError):  # a damaged file differs from any plan
+    except (KeyError, TypeError, ValueError, LyditeError):  # what cannot be read differs from any
         return kept
     return kept | {"study": json.loads(json.dumps(study.model_dump(mode="json")))}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from lydite.export.quantized import Ranges, handed_on
 from lydite.models import build
 from lydite.models.surgery import replay_
 from lydite.pack import ADAPTER_NAME, DELTA_NAME, MAX_FILE_BYTES, Pack, PackBase, PackCard
+from lydite.transfer.layers import Layers, parameters_of
 
 Float32 = NDArray[np.float32]
 
@@ -151,12 +152,33 @@ def changed_tensors(base: Detector, adapted: Detector) -> dict[str, Tensor]:
     changed = {n: t for n, t in after.items() if n not in before or not _same(t, before[n])}
     differing = sum(before[name].numel() for name in changed.keys() & before.keys())
     total = sum(tensor.numel() for tensor in before.values())
-    if differing > MAX_CHANGED * total:
-        raise ConfigError(
-            f"A pack may change {MAX_CHANGED:.0%} of its base; {adapted.card.name} changes "
-            f"{differing / total:.0%}. Freeze the base while adapting, or save it as a detector."
-        )
+    _require_share(differing / total, adapted.card.name)
     return changed
+
+
+def require_small_share(base: Detector, layers: Sequence[Layers]) -> None:
+    """Refuse to let more of a base learn than a pack may change; known before any training.
+
+    Args:
+        base: the detector.
+        layers: what shall learn besides an adapter.
+
+    Raises:
+        ConfigError: it is too much, or the network has no such layers.
+    """
+    names: set[str] = set().union(*(parameters_of(base.network, each) for each in layers))
+    learning = sum(base.network.get_parameter(name).numel() for name in names)
+    total = sum(tensor.numel() for tensor in base.network.state_dict().values())
+    _require_share(learning / total, " and ".join(map(str, layers)))
+
+
+def _require_share(share: float, what: str) -> None:
+    """Refuse a change that is too large for a pack."""
+    if share > MAX_CHANGED:
+        raise ConfigError(
+            f"A pack may change {MAX_CHANGED:.0%} of its base; with {what} that would be "
+            f"{share:.0%}. Freeze the base while adapting, or save it as a detector."
+        )
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
