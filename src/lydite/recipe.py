@@ -109,6 +109,8 @@ class Step(Frozen):
     #: fields that the entry leaves out while they have their defaults, so that a step which does
     #: not use them has the same key with and without them
     quiet: ClassVar[frozenset[str]] = frozenset()
+    #: the result is to decide as its parent does, so that its threshold follows the parent's
+    copies: ClassVar[bool] = False
 
     @property
     def together(self) -> bool:

@@ -233,6 +233,23 @@ def test_calibration_fits_on_these_images_and_keeps_exported_files(
     assert calibrate(shipped, manifest).files == {"notes.txt": b"x"}
 
 
+def test_a_copys_threshold_follows_the_originals(detector: Detector, manifest: Manifest) -> None:
+    (manifest.root / "0.png").unlink()  # not scored by either, and not counted
+    fitted = calibrate(detector, manifest)
+    own = fitted.card.score.threshold + 0.25  # nowhere near what would be chosen on these images
+    original = fitted.evolve(score=fitted.card.score.model_copy(update={"threshold": own}))
+    copy = original.evolve(quantization=Quantization(scheme="bfloat16"))
+    z = score_detector(original, manifest)["z"].drop_null().to_numpy()
+    rounded = score_detector(copy, manifest)["z"].drop_null().to_numpy()
+    assert not np.array_equal(z, rounded)
+    made = calibrate(copy, manifest, like=original)
+    assert made.card.score.threshold == pytest.approx(own + np.median(rounded - z), abs=1e-6)
+    # an original whose score has no meaning yet has nothing to hand down
+    assert (
+        calibrate(copy, manifest, like=detector).card.score == calibrate(copy, manifest).card.score
+    )
+
+
 def test_calibration_never_sees_the_test_split(detector: Detector, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="never be fitted on test images"):
         calibrate(detector, make_manifest(tmp_path, 4, split="test"))

@@ -155,3 +155,15 @@ def test_swapped_labels_are_noticed() -> None:
 def test_what_cannot_be_fitted_is_refused(z: list[float], targets: list[int], words: str) -> None:
     with pytest.raises(DataError, match=words):
         fit_meaning(z, targets, DIGEST)
+
+
+def test_a_given_threshold_is_kept_and_the_rest_is_fitted_around_it() -> None:
+    z, targets = drawn(3)
+    free = fit_meaning(z, targets, DIGEST)
+    kept = fit_meaning(z, targets, DIGEST, threshold=free.threshold + 0.7)
+    assert kept.threshold == free.threshold + 0.7
+    assert kept.temperature == best_temperature(z - kept.threshold, targets)
+    above = z > kept.threshold
+    reached = (above[targets == 1].mean() + (~above)[targets == 0].mean()) / 2
+    assert "the parent's" in kept.rule
+    assert f"({reached:.3f})" in kept.rule

@@ -9,6 +9,7 @@ import pytest
 from lydite.card import Architecture
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
+from lydite.evaluate.calibrate import calibrate
 from lydite.recipe import Recipe
 from lydite.study.cache import Cache
 from lydite.study.execute import Learning, Options, execute
@@ -51,3 +52,27 @@ def test_few_shots_are_all_that_a_recipe_sees(tiny_manifest: Manifest, tmp_path:
     assert (len(seen.train), len(seen.val)) == (6, 2)
     assert made.card.data == seen.digests
     assert made.card.score.n == 2
+
+
+@pytest.mark.filterwarnings("ignore:The validation AUC")
+def test_a_quantized_detector_keeps_its_parents_threshold(
+    tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    one = tiny_manifest.select(domain="one")
+    learning = Learning(one.select(split="train"), one.select(split="val"))
+    plain = Detector.start(
+        Architecture(network="lydite-small", input_size=64, config={"widths": [8]})
+    )
+    fitted = calibrate(plain.evolve(steps=({"train": {}},)), learning.val)
+    far = fitted.card.score.model_copy(update={"threshold": fitted.card.score.threshold + 100.0})
+    fitted.evolve(score=far).save(tmp_path / "trained")
+    recipe = Recipe.model_validate(
+        {
+            "name": "half",
+            "start": {"detector": tmp_path / "trained"},
+            "steps": [{"quantize": {"scheme": "float16"}}],
+        }
+    )
+    made = execute(recipe, learning, Cache(tmp_path / "cache"), Options()).detector
+    assert made.card.score.threshold == pytest.approx(far.threshold, abs=0.1)
+    assert made.card.score.fitted_on == learning.val.digest

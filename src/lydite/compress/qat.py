@@ -57,6 +57,8 @@ class Qat(Step, TrainSettings):
     """
 
     kind: ClassVar[str] = "qat"
+    version: ClassVar[int] = 2
+    copies: ClassVar[bool] = True
 
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 200
     lr: Annotated[float, Field(gt=0, le=10)] = 1e-4
@@ -85,7 +87,7 @@ class Qat(Step, TrainSettings):
     def run(self, parent: Detector, context: Context) -> Detector:
         """Return the trained detector with its quantization in the card.
 
-        The meaning of the score is reset: integer scores are fitted anew.
+        The meaning of the score is reset: it is fitted on what the rounded file answers.
 
         Raises:
             ConfigError: the network's exported file cannot be followed operation by operation.

@@ -52,6 +52,8 @@ class Quantize(Step):
     """
 
     kind: ClassVar[str] = "quantize"
+    version: ClassVar[int] = 2
+    copies: ClassVar[bool] = True
 
     scheme: Literal["static-int8", "linear-int8", "weight-int8", "float16", "bfloat16"] = (
         "static-int8"
@@ -73,7 +75,7 @@ class Quantize(Step):
     def run(self, parent: Detector, context: Context) -> Detector:
         """Return the detector with its quantization in the card.
 
-        The meaning of the score is reset: quantized scores are fitted anew.
+        The meaning of the score is reset: it is fitted on what the rounded file answers.
 
         Raises:
             DataError: the training images lack a class.

@@ -17,13 +17,18 @@ from lydite.evaluate.kernels import Float64, Int64
 BAND_ERROR = 0.05
 #: the band never reaches beyond 0.5 plus or minus this
 BAND_LIMIT = 0.45
+#: where a threshold comes from, in the card's words; balanced accuracy follows in brackets
+CHOSEN = "highest balanced accuracy on validation"
+KEPT = "the parent's, moved as far as its validation scores moved; balanced accuracy there"
 SWAPPED = (
     "The validation AUC is {auc:.3f}, under 0.5: fakes score lower than reals. "
     "The labels may be swapped; check which folder holds the fakes."
 )
 
 
-def fit_meaning(z: ArrayLike, targets: ArrayLike, digest: str) -> ScoreMeaning:
+def fit_meaning(
+    z: ArrayLike, targets: ArrayLike, digest: str, *, threshold: float | None = None
+) -> ScoreMeaning:
     """Choose threshold, temperature and band on validation scores.
 
     Warns (`UserWarning`) when the AUC is under 0.5, which is what swapped labels look like.
@@ -32,6 +37,7 @@ def fit_meaning(z: ArrayLike, targets: ArrayLike, digest: str) -> ScoreMeaning:
         z: (N,) scores, failed images left out.
         targets: (N,) 0 for real, 1 for fake.
         digest: of the validation selection; goes into the card.
+        threshold: kept as it is; only temperature and band are chosen.
 
     Raises:
         DataError: a class is missing, or the input is not valid (see `metrics.check`).
@@ -48,7 +54,13 @@ def fit_meaning(z: ArrayLike, targets: ArrayLike, digest: str) -> ScoreMeaning:
     area = metrics.auc(values, classes)
     if area is not None and area < 0.5:
         warnings.warn(SWAPPED.format(auc=area), stacklevel=2)
-    threshold, reached = best_threshold(values, classes)
+    chosen, reached = best_threshold(values, classes)
+    kept = threshold is not None
+    if threshold is None:
+        threshold = chosen
+    else:
+        above = values > threshold
+        reached = float((above[classes == 1].mean() + (~above)[classes == 0].mean()) / 2)
     temperature = best_temperature(values - threshold, classes)
     meaning = ScoreMeaning(threshold=threshold, temperature=temperature)
     half, error, inside = unsure_band(probability(values, meaning), classes)
@@ -57,7 +69,7 @@ def fit_meaning(z: ArrayLike, targets: ArrayLike, digest: str) -> ScoreMeaning:
             "band": (0.5 - half, 0.5 + half),
             "fitted_on": digest,
             "n": int(classes.size),
-            "rule": _rule(reached, half, error, inside),
+            "rule": _rule(KEPT if kept else CHOSEN, reached, half, error, inside),
         }
     )
 
@@ -137,7 +149,7 @@ def unsure_band(p_fake: Float64, targets: Int64) -> tuple[float, float, float]:
     return float(halves[at]), float(errors[at]), max(0.0, 1.0 - float(outside[at]))
 
 
-def _rule(reached: float, half: float, error: float, inside: float) -> str:
+def _rule(origin: str, reached: float, half: float, error: float, inside: float) -> str:
     """Say in words how the three were chosen."""
     if half:
         kept = "at most" if error <= BAND_ERROR else f"{error:.1%} instead of"
@@ -148,6 +160,5 @@ def _rule(reached: float, half: float, error: float, inside: float) -> str:
     else:
         band = f"no unsure band: the class-balanced validation error is {error:.1%}"
     return (
-        f"threshold: highest balanced accuracy on validation ({reached:.3f}); "
-        f"temperature: lowest class-balanced log loss; {band}"
+        f"threshold: {origin} ({reached:.3f}); temperature: lowest class-balanced log loss; {band}"
     )

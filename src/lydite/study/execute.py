@@ -135,7 +135,7 @@ def _do(
     with lock_folder(scratch):
         started = time.perf_counter()
         made = step.run(parent, _context(key, data, cache, options, progress))
-        made = calibrate(made, data.val)
+        made = calibrate(made, data.val, like=parent if step.copies else None)
         seconds = time.perf_counter() - started
         # a resumed step reports the time of all its parts; what does not train has only one
         spent = made.card.training.get("seconds") if _trains(step) else None
