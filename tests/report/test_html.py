@@ -83,6 +83,11 @@ def test_every_recipe_and_number_is_there(page: Page, study_folder: Path) -> Non
         assert f"{result.cost.parameters:,}".replace(",", "\u2009") in words
 
 
+def test_what_training_took_is_there(page: Page) -> None:
+    assert "1\u2009999\u2009000" in page.words
+    assert "412 MB" in page.words
+
+
 def test_ids_are_unique_and_references_lead_somewhere(text: str, page: Page) -> None:
     ids = [attrs["id"] for _, attrs in page.tags if attrs.get("id")]
     assert len(ids) == len(set(ids))

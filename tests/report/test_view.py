@@ -95,6 +95,8 @@ def test_groups_list_every_slice_once_and_totals_first(results: list[Result]) ->
         (1_234_000, "1.2 MB"),
         (9_960_000, "9.96 MB"),
         (18_361_234, "18.4 MB"),
+        (999_600_000, "1 GB"),
+        (5_210_000_000, "5.21 GB"),
     ],
 )
 def test_sizes(size: int, text: str) -> None:

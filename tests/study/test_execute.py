@@ -16,12 +16,13 @@ from lydite.study.execute import Learning, Options, execute
 
 
 @pytest.mark.filterwarnings("ignore:The validation AUC")
-def test_a_step_does_not_count_the_time_of_the_training_before_it(
+def test_a_step_does_not_count_the_training_before_it(
     tiny_manifest: Manifest, tmp_path: Path
 ) -> None:
     config = {"widths": [8]}
     start = Detector.start(Architecture(network="lydite-small", input_size=64, config=config))
-    start.evolve(steps=({"train": {}},), training={"seconds": 1e6}).save(tmp_path / "trained")
+    before = {"seconds": 1e6, "peak_bytes": 10**15, "trainable_parameters": 9}
+    start.evolve(steps=({"train": {}},), training=before).save(tmp_path / "trained")
     recipe = Recipe.model_validate(
         {
             "name": "CQ",
@@ -34,6 +35,32 @@ def test_a_step_does_not_count_the_time_of_the_training_before_it(
     (cost,) = execute(recipe, learning, Cache(tmp_path / "cache"), Options()).steps
     assert cost.seconds is not None
     assert cost.seconds < 1000
+    assert (cost.trainable_parameters, cost.peak_bytes) == (None, None)
+
+
+def test_a_step_that_trains_says_what_that_took(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    one = tiny_manifest.select(domain="one")
+    learning = Learning(one.select(split="train"), one.select(split="val"))
+    recipe = Recipe.model_validate(
+        {
+            "name": "head",
+            "start": {"network": "lydite-small", "config": {"widths": [2], "blocks": 0}},
+            "steps": [
+                {"train": {"steps": 1, "batch": 4}},
+                {"finetune": {"steps": 1, "batch": 4, "layers": "head"}},
+            ],
+        }
+    )
+    cache = Cache(tmp_path / "cache")
+    whole, head = execute(recipe, learning, cache, Options()).steps
+    assert whole.trainable_parameters == whole.parameters
+    assert head.trainable_parameters is not None
+    assert 0 < head.trainable_parameters < whole.parameters
+    assert min(whole.peak_bytes or 0, head.peak_bytes or 0) > 1_000_000
+    again = execute(recipe, learning, cache, Options()).steps
+    assert [(s.cached, s.peak_bytes) for s in again] == [
+        (True, s.peak_bytes) for s in (whole, head)
+    ]
 
 
 def test_few_shots_are_all_that_a_recipe_sees(tiny_manifest: Manifest, tmp_path: Path) -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from lydite.card import Architecture
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.edits import MaskWeights
 from lydite.errors import ResumeError, TrainingError
+from lydite.memory import forget_peak, resident_bytes
 from lydite.recipe import Context
+from lydite.training import loop
 from lydite.training.checkpoint import CHECKPOINT_NAME
 from lydite.training.loop import Train, fit
 from lydite.training.objectives import cross_entropy, soft_target_loss
@@ -58,6 +64,55 @@ def test_a_killed_run_ends_with_the_same_weights(
     resumed = step.run(start, context(tiny_manifest, tmp_path / "cut"))
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(resumed)[name]), name
+
+
+@pytest.mark.parametrize("peaks", [(900, 100), (100, 900)])
+def test_a_resumed_run_reports_the_highest_memory_of_its_parts(
+    tiny_manifest: Manifest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    peaks: tuple[int, int],
+) -> None:
+    step = Train(steps=3, batch=4, checkpoint_s=0.0)
+    start = Detector.start(TINY, seed=1)
+    monkeypatch.setattr(loop, "peak_bytes", lambda _device: peaks[0])
+    with pytest.raises(Killed):
+        step.run(start, context(tiny_manifest, tmp_path, 2))
+    monkeypatch.setattr(loop, "peak_bytes", lambda _device: peaks[1])
+    resumed = step.run(start, context(tiny_manifest, tmp_path))
+    assert resumed.card.training["peak_bytes"] == 900
+
+
+def test_a_checkpoint_of_before_memory_was_noted_resumes(
+    tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    step = Train(steps=3, batch=4, checkpoint_s=0.0)
+    start = Detector.start(TINY, seed=1)
+    with pytest.raises(Killed):
+        step.run(start, context(tiny_manifest, tmp_path, 2))
+    path = tmp_path / CHECKPOINT_NAME
+    with safe_open(path, "pt") as stream:
+        metadata = stream.metadata()
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    notes = json.loads(metadata["notes"])
+    del notes["peak_bytes"]
+    save_file(tensors, path, metadata | {"notes": json.dumps(notes)})
+    resumed = step.run(start, context(tiny_manifest, tmp_path))
+    assert int(resumed.card.training["peak_bytes"] or 0) > 0
+
+
+def test_memory_of_earlier_work_is_not_counted(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    if not forget_peak():
+        pytest.skip("this system cannot forget a peak")
+    step, start = Train(steps=1, batch=4), Detector.start(TINY, seed=1)
+    step.run(start, context(tiny_manifest, tmp_path / "first"))
+    size = 512_000_000
+    filled = np.ones(size, np.uint8)
+    before = resident_bytes(peak=False)
+    del filled
+    assert resident_bytes(peak=True) > before - size // 2
+    made = step.run(start, context(tiny_manifest, tmp_path / "second"))
+    assert 0 < int(made.card.training["peak_bytes"] or 0) < before - size // 2
 
 
 def test_dropout_networks_resume_to_the_bit_too(tiny_manifest: Manifest, tmp_path: Path) -> None:

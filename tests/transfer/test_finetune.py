@@ -61,7 +61,8 @@ def test_all_layers_learn_by_default(tiny_manifest: Manifest, tmp_path: Path) ->
     start = trained(TINY)
     made = Finetune(**LEARN).run(start, context(tiny_manifest, tmp_path))
     assert changed(start, made) == set(start.network.state_dict())
-    assert "trainable_parameters" not in made.card.training
+    count = sum(p.numel() for p in made.network.parameters())
+    assert made.card.training["trainable_parameters"] == count
 
 
 def test_what_was_frozen_learns_again_in_the_next_step(

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from lydite.errors import CardError
+from lydite.memory import resident_bytes
 
 #: calls after loading; the runtime's arena has its full size after the first few
 _CALLS = 5
@@ -54,25 +55,6 @@ def peak_memory_bytes(
     return int(last[0])
 
 
-def _resident_bytes(*, peak: bool) -> int:
-    """Return this process's resident memory now, or the most it ever was."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # Not getrusage: its peak also holds what the parent had when it started this process.
-        key = "VmHWM:" if peak else "VmRSS:"
-        line = next(line for line in status.read_text().splitlines() if line.startswith(key))
-        return int(line.split()[1]) * 1024
-    if peak and sys.platform != "win32":
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    import psutil
-
-    info = psutil.Process().memory_info()
-    return int(getattr(info, "peak_wset", info.rss) if peak else info.rss)
-
-
 def _main(path: str, size: int, threads: int, batch: int) -> None:
     """Load and run a file, and print the memory that took."""
     import numpy as np
@@ -81,11 +63,11 @@ def _main(path: str, size: int, threads: int, batch: int) -> None:
 
     tile = np.zeros((batch, 3, size, size), np.float32)
     data = Path(path).read_bytes()
-    before = _resident_bytes(peak=False)
+    before = resident_bytes(peak=False)
     session, feed = open_session("the file", data, tile, threads)
     for _ in range(_CALLS):
         session.run(None, feed)
-    sys.stdout.write(f"{max(0, _resident_bytes(peak=True) - before)}\n")
+    sys.stdout.write(f"{max(0, resident_bytes(peak=True) - before)}\n")
 
 
 if __name__ == "__main__":

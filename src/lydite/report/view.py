@@ -191,9 +191,11 @@ def remarks(lines: Sequence[Line]) -> list[str]:
 def kilobytes(size_bytes: int) -> str:
     """Return a size in decimal units, as disks and networks count.
 
-    >>> kilobytes(18_361_234), kilobytes(523_000)
-    ('18.4 MB', '523 kB')
+    >>> kilobytes(18_361_234), kilobytes(523_000), kilobytes(5_210_000_000)
+    ('18.4 MB', '523 kB', '5.21 GB')
     """
+    if size_bytes >= 999_500_000:
+        return f"{size_bytes / 1e9:.3g} GB"
     if size_bytes >= 9_950_000:
         return f"{size_bytes / 1e6:.3g} MB"
     if size_bytes >= 999_500:

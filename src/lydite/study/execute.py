@@ -178,7 +178,10 @@ def _cost(step: Step, detector: Detector, *, cached: bool) -> StepCost:
     """Return what a step took, out of its card."""
     from lydite.models.cost import count_parameters
 
-    seconds = detector.card.training.get("wall_s")
+    report = detector.card.training
+    seconds = report.get("wall_s")
+    # what does not train may still carry the report of the training before it
+    trained = report if _trains(step) else {}
     return StepCost(
         step=step.spec(),
         key=detector.card.key,
@@ -186,7 +189,14 @@ def _cost(step: Step, detector: Detector, *, cached: bool) -> StepCost:
         cached=cached,
         figures=detector.card.measured,
         parameters=count_parameters(detector.network),
+        trainable_parameters=_whole(trained.get("trainable_parameters")),
+        peak_bytes=_whole(trained.get("peak_bytes")),
     )
+
+
+def _whole(value: float | int | str | None) -> int | None:
+    """Return a number of a report as a count, None where it was not noted."""
+    return None if value is None else int(value)
 
 
 def _named(progress: Progress, name: str) -> Progress:

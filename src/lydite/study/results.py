@@ -55,6 +55,10 @@ class StepCost(Frozen):
         cached: it was not made in this run.
         figures: what was measured right after it, on the validation split (accuracy, auc).
         parameters: after the step.
+        trainable_parameters: how many values its training moved; None for steps that do not
+            train, and in results of before it was noted.
+        peak_bytes: highest memory during its training: allocated on the GPU, or on a CPU resident
+            of the whole process; None likewise.
     """
 
     step: dict[str, Any]
@@ -63,6 +67,8 @@ class StepCost(Frozen):
     cached: bool = False
     figures: tuple[Figure, ...] = ()
     parameters: int | None = None
+    trainable_parameters: int | None = None
+    peak_bytes: int | None = None
 
 
 class Result(Frozen):

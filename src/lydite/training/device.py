@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from lydite.errors import ConfigError
+from lydite.memory import forget_peak, resident_bytes
 from lydite.recipe import Context
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -76,6 +77,27 @@ def place_(network: Module, device: torch.device, layout: torch.memory_format) -
     network.to(device)
     network.to(memory_format=layout)  # type: ignore[call-overload]
     return network
+
+
+def restart_peak(device: torch.device) -> None:
+    """Let `peak_bytes` count from now on."""
+    if device.type == "cuda":
+        if torch.cuda.is_initialized():  # before that there are no statistics to reset
+            torch.cuda.reset_peak_memory_stats(device)
+    else:
+        forget_peak()
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the highest memory since `restart_peak`, in bytes.
+
+    On a GPU that is what torch had allocated there. On a CPU it is what was resident of the whole
+    process, libraries and decoded images included; where the system forgets no peak, since the
+    process began.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resident_bytes(peak=True)
 
 
 def _bfloat16_pays(device: str, network: nn.Module) -> bool:

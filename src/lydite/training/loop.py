@@ -28,7 +28,7 @@ from lydite.models.surgery import masks_of
 from lydite.recipe import STEPS, Context, Stage, Step
 from lydite.training.batches import Batches, Loaded
 from lydite.training.checkpoint import load_checkpoint_, save_checkpoint
-from lydite.training.device import make_fabric, place_
+from lydite.training.device import make_fabric, peak_bytes, place_, restart_peak
 from lydite.training.freezing import Freeze
 from lydite.training.objectives import Objective, cross_entropy
 from lydite.training.settings import TrainSettings
@@ -43,8 +43,8 @@ class Fitted(Generic[Module]):
 
     Attributes:
         network: trained, on the CPU, in evaluation mode.
-        report: steps, final loss (moving average), seconds, images a second, device, precision,
-            and how many values learned where not all did.
+        report: steps, final loss (moving average), seconds, highest memory, how many values
+            learned, images, device, precision, devices; of a resumed run, over all its parts.
     """
 
     network: Module
@@ -90,9 +90,7 @@ def fit(
         batches = Batches(context.train, preprocess, settings, context.seed, ImageStore())
     freeze = Freeze(network, trainable)
     run = _Run(fabric, network, objective, settings, context, batches, masks, companions, freeze)
-    report = run.run(what)
-    if trainable is not None:
-        report["trainable_parameters"] = freeze.size
+    report = run.run(what)  # before the result, which is taken off the device
     return Fitted(run.result(), report)
 
 
@@ -113,6 +111,7 @@ class _Run(Generic[Module]):
     ) -> None:
         self.fabric, self.objective, self.settings = fabric, objective, settings
         self.context, self.batches, self.seed = context, batches, context.seed
+        restart_peak(fabric.device)
         self.network = place_(network, fabric.device, torch.channels_last)
         self.freeze = freeze
         self.masks = {k: v.to(fabric.device) for k, v in masks.items()}
@@ -134,6 +133,7 @@ class _Run(Generic[Module]):
         self.pieces = int(self.notes.get("pieces", 1))
         self.loss = float(self.notes.get("loss", math.nan))
         self.seconds = float(self.notes.get("seconds", 0.0))
+        self.peak_before = int(self.notes.get("peak_bytes", 0))
 
     def run(self, what: str) -> dict[str, float | int | str | None]:
         """Do the remaining steps and return the report."""
@@ -161,6 +161,8 @@ class _Run(Generic[Module]):
             "steps": total,
             "loss": round(self.loss, 6),
             "seconds": round(self.seconds, 1),
+            "peak_bytes": self._peak_bytes(),
+            "trainable_parameters": self.freeze.size,
             "images": total * settings.batch,
             "device": str(self.fabric.device),
             "precision": str(self.fabric._precision.precision),
@@ -257,11 +259,16 @@ class _Run(Generic[Module]):
         state = self.network.state_dict()
         return {k: v.detach() for k, v in state.items() if v.is_floating_point()}
 
+    def _peak_bytes(self) -> int:
+        """Return the highest memory of this part of the run and of those before it."""
+        return max(self.peak_before, peak_bytes(self.fabric.device))
+
     def _save(self) -> None:
         """Write a checkpoint (first device only)."""
         notes: dict[str, float | str] = {
             "loss": self.loss,
             "seconds": self.seconds,
+            "peak_bytes": self._peak_bytes(),
             "pieces": self.pieces,
         }
         if self.fabric.is_global_zero:
