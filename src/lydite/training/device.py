@@ -82,7 +82,8 @@ def place_(network: Module, device: torch.device, layout: torch.memory_format) -
 def restart_peak(device: torch.device) -> None:
     """Let `peak_bytes` count from now on."""
     if device.type == "cuda":
-        if torch.cuda.is_initialized():  # before that there are no statistics to reset
+        # before there are no statistics that could be reset
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.reset_peak_memory_stats(device)
     else:
         forget_peak()
