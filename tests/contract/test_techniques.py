@@ -7,9 +7,7 @@ any work, with a reason.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.contract import Elsewhere, SharedFloatFiles
 from lydite.card import ONNX_NAME, Architecture
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
@@ -58,14 +57,6 @@ NETWORKS: dict[str, Architecture] = {
     "lydite": Architecture(network="lydite-small", input_size=64, config={"widths": [12, 24]}),
     "paper": Architecture(network="paper-student-0.44m", input_size=64),
 }
-ANSWER = """
-import json, sys
-from lydite.detector import Detector
-from lydite.export.parity import network_logits, synthetic_tiles
-for folder in sys.argv[1:]:
-    detector = Detector.load(__import__("pathlib").Path(folder))
-    print(json.dumps(network_logits(detector, [synthetic_tiles(detector, 8)]).tolist()))
-"""
 
 
 @dataclass
@@ -78,6 +69,7 @@ class Workshop:
 
     def __post_init__(self) -> None:
         self.made: dict[tuple[str, ...], Detector] = {(): self.start}
+        self.float_files = SharedFloatFiles()
 
     def make(self, *names: str) -> Detector:
         """Return the detector after these techniques.
@@ -85,8 +77,10 @@ class Workshop:
         Raises:
             ConfigError: a technique does not follow on the one before.
         """
-        if names not in self.made:
-            parent = self.make(*names[:-1])
+        if names in self.made:
+            return self.made[names]
+        parent = self.make(*names[:-1])
+        with self.float_files.shared():
             stage = Stage(
                 network=parent.card.architecture.network,
                 trained=True,
@@ -96,9 +90,9 @@ class Workshop:
             step.check(stage)
             step.outline(parent)
             made = step.run(parent, self.context("-".join(names)))
-            self.made[names] = made.evolve(
-                name="-".join(names), steps=(*parent.card.steps, step.spec())
-            )
+        self.made[names] = made.evolve(
+            name="-".join(names), steps=(*parent.card.steps, step.spec())
+        )
         return self.made[names]
 
     def context(self, name: str) -> Context:
@@ -108,11 +102,18 @@ class Workshop:
         return Context(train, val, seed=1, folder=self.folder / name, device="cpu")
 
     def save(self, *names: str) -> Path:
-        """Write a detector with its exported file, and return its folder."""
-        detector = self.make(*names)
-        folder = self.folder / "saved" / "-".join(names)
-        Detector(detector.card, detector.network, {ONNX_NAME: export(detector)}).save(folder)
+        """Write a detector with its exported file, once, and return its folder."""
+        folder = self.folder / "saved" / "-".join(("start", *names))
+        if not folder.exists():
+            detector = self.make(*names)
+            with self.float_files.shared():
+                file = export(detector)
+            Detector(detector.card, detector.network, {ONNX_NAME: file}).save(folder)
         return folder
+
+    def exported(self, *names: str) -> bytes:
+        """Return a detector's exported file."""
+        return (self.save(*names) / ONNX_NAME).read_bytes()
 
 
 def followers(first: str) -> list[str]:
@@ -133,6 +134,12 @@ def workshop(name: str, manifest: Manifest, folder: Path) -> Workshop:
 
 
 @pytest.fixture(scope="module")
+def elsewhere() -> Iterator[Elsewhere]:
+    with Elsewhere.started() as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
 def lydite(tiny_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return workshop("lydite", tiny_manifest, tmp_path_factory.mktemp("lydite"))
 
@@ -147,29 +154,23 @@ def test_every_step_is_here() -> None:
     assert {next(iter(t)) for t in TECHNIQUES.values()} == set(STEPS) - {"train"}
 
 
-def answers_elsewhere(folders: list[Path]) -> list[np.ndarray]:
-    """Return the logits that a fresh process gives for each saved detector."""
-    command = [sys.executable, "-c", ANSWER, *map(str, folders)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [np.array(json.loads(line)) for line in done.stdout.splitlines()]
-
-
-def hold_to_contract(shop: Workshop, chains: list[tuple[str, ...]]) -> None:
+def hold_to_contract(shop: Workshop, chains: list[tuple[str, ...]], elsewhere: Elsewhere) -> None:
     """Save every chain's detector, load it elsewhere, and compare."""
-    folders = [shop.save(*names) for names in chains]
-    for names, elsewhere in zip(chains, answers_elsewhere(folders), strict=True):
-        made = shop.make(*names)
+    for names in chains:  # it loads one while the next one is made
+        elsewhere.ask(shop.save(*names))
+    for names in chains:
+        made, folder = shop.make(*names), shop.save(*names)
         tiles = synthetic_tiles(made, 8)
-        here = network_logits(made, [tiles])
-        np.testing.assert_allclose(elsewhere, here, atol=1e-5, err_msg=str(names))
-        loaded = Detector.load(shop.folder / "saved" / "-".join(names))
+        here, there = network_logits(made, [tiles]), elsewhere.answer(folder)
+        np.testing.assert_allclose(there, here, atol=1e-5, err_msg=str(names))
+        loaded = Detector.load(folder)
         assert loaded.card.edits == made.card.edits
         assert loaded.files is not None
         require_parity(check_parity(made, loaded.files[ONNX_NAME], tiles), MAX_FLIPS)
 
 
-def test_each_technique(lydite: Workshop) -> None:
-    hold_to_contract(lydite, [(name,) for name in TECHNIQUES])
+def test_each_technique(lydite: Workshop, elsewhere: Elsewhere) -> None:
+    hold_to_contract(lydite, [(name,) for name in TECHNIQUES], elsewhere)
 
 
 @pytest.mark.parametrize("name", ["prune", "factorize", "distill"])
@@ -187,8 +188,8 @@ def test_what_stores_shorter_numbers_stores_fewer_bytes(
     lydite: Workshop, name: str, most: float
 ) -> None:
     before, after = (
-        sum(inspect_quantized(export(d)).weight_bytes.values())
-        for d in (lydite.start, lydite.make(name))
+        sum(inspect_quantized(file).weight_bytes.values())
+        for file in (lydite.exported(), lydite.exported(name))
     )
     assert after <= most * before
 
@@ -198,8 +199,8 @@ def test_masks_shrink_nothing(lydite: Workshop) -> None:
 
 
 @pytest.mark.slow
-def test_each_technique_on_the_papers_networks(paper: Workshop) -> None:
-    hold_to_contract(paper, [(name,) for name in TECHNIQUES])
+def test_each_technique_on_the_papers_networks(paper: Workshop, elsewhere: Elsewhere) -> None:
+    hold_to_contract(paper, [(name,) for name in TECHNIQUES], elsewhere)
 
 
 @pytest.mark.parametrize("name", ["prune", "factorize", "static-int8", "float16"])
@@ -209,14 +210,16 @@ def test_a_loaded_card_exports_the_same_file_again(lydite: Workshop, name: str) 
 
 
 @pytest.mark.parametrize("first", BEGINNINGS)
-def test_each_pair(lydite: Workshop, first: str) -> None:
-    hold_to_contract(lydite, [(first, name) for name in followers(first)])
+def test_each_pair(lydite: Workshop, elsewhere: Elsewhere, first: str) -> None:
+    hold_to_contract(lydite, [(first, name) for name in followers(first)], elsewhere)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", BEGINNINGS)
-def test_each_pair_on_the_papers_networks(paper: Workshop, first: str) -> None:
-    hold_to_contract(paper, [(first, name) for name in followers(first)])
+def test_each_pair_on_the_papers_networks(
+    paper: Workshop, elsewhere: Elsewhere, first: str
+) -> None:
+    hold_to_contract(paper, [(first, name) for name in followers(first)], elsewhere)
 
 
 @pytest.mark.parametrize("first", sorted(FINAL))
@@ -226,8 +229,10 @@ def test_nothing_follows_integers(lydite: Workshop, first: str) -> None:
             lydite.make(first, name)
 
 
-def test_an_adapter_follows_integers_and_leaves_them_as_they_are(lydite: Workshop) -> None:
-    hold_to_contract(lydite, [(first, "adapt") for first in sorted(FINAL)])
+def test_an_adapter_follows_integers_and_leaves_them_as_they_are(
+    lydite: Workshop, elsewhere: Elsewhere
+) -> None:
+    hold_to_contract(lydite, [(first, "adapt") for first in sorted(FINAL)], elsewhere)
     for first in ("static-int8", "qat"):
         base, adapted = lydite.make(first), lydite.make(first, "adapt")
         assert base.card.quantization is not None
