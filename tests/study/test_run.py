@@ -124,6 +124,7 @@ def test_a_plan_of_before_an_option_existed_is_the_same_plan(
     plan = json.loads(path.read_text())
     for entry in plan["study"]["recipes"]:
         del entry["seeds"]
+    del plan["study"]["data"]["source"]
     path.write_text(json.dumps(plan))
     assert run_study(study, options) == results
     path.write_text(json.dumps({"study": "?", "data": plan["data"]}))
@@ -150,10 +151,11 @@ def test_two_runs_in_one_folder(done: tuple[Study, StudyOptions, list[Result]]) 
 
 def test_an_unknown_domain_names_the_known_ones(tiny_manifest: Manifest, tmp_path: Path) -> None:
     study = make(tiny_manifest, tmp_path)
-    value = study.model_dump(mode="json")
-    value["data"]["seen"] = ["nowhere"]
-    with pytest.raises(DataError, match="Domains:"):
-        run_study(Study.model_validate(value), StudyOptions(tmp_path / "out"))
+    for role in ("seen", "source"):
+        value = study.model_dump(mode="json")
+        value["data"][role] = ["nowhere"]
+        with pytest.raises(DataError, match=f"{role} domain 'nowhere' is not.*Domains: one, two"):
+            run_study(Study.model_validate(value), StudyOptions(tmp_path / "out"))
 
 
 def test_impossible_orders_are_refused_before_any_work(

@@ -77,6 +77,8 @@ def test_equal_beginnings_have_equal_keys(tmp_path: Path) -> None:
         ("after: BL", "after: BLL", "Did you mean 'BL'"),
         ("name: small", "name: ../small", "name"),
         ("seen: [a]", "seen: []", "seen"),
+        ("seen: [a]", "seen: [a], source: [b, a]", "'a' stands in both `source` and `seen`"),
+        ("seen: [a]", "seen: [a], source: [b], exclude: [b]", "both `source` and `exclude`"),
         ("manifest: m.parquet, ", "", "exactly one of"),
         ("name: CPF-90", "name: BL", "same name"),
         ("name: small", "name: small\nversion: 99", "version"),

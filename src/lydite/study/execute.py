@@ -24,10 +24,12 @@ class Learning:
     Attributes:
         train: images to learn from.
         val: images for threshold, calibration and choices.
+        old: training images of the source domains, which were learned before; None without any.
     """
 
     train: Manifest
     val: Manifest
+    old: Manifest | None = None
 
     @property
     def digests(self) -> dict[str, str]:

@@ -44,7 +44,9 @@ class DataSpec(Frozen):
         manifest: a Parquet manifest, or
         scan: a folder to scan, or
         demo: the built-in data.
-        seen: domains whose train and val splits are used; every other domain is unseen.
+        seen: domains whose train and val splits are used; every other domain is unseen, unless it
+            is a `source`.
+        source: domains that the starting detectors learned before: neither seen nor unseen.
         exclude: domains that are left out altogether.
         labels: the task's two labels, the positive one last.
         sources: what the data are and under which licenses, for the detectors' cards.
@@ -54,6 +56,7 @@ class DataSpec(Frozen):
     scan: ScanSpec | None = None
     demo: DemoSpec | None = None
     seen: Annotated[tuple[str, ...], Field(min_length=1)]
+    source: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     labels: tuple[str, str] = ("real", "fake")
     sources: tuple[str, ...] = ()
@@ -62,6 +65,16 @@ class DataSpec(Frozen):
     def _one_source(self) -> DataSpec:
         if sum(x is not None for x in (self.manifest, self.scan, self.demo)) != 1:
             raise ValueError("give exactly one of `manifest`, `scan`, `demo`")
+        return self
+
+    @model_validator(mode="after")
+    def _source_apart(self) -> DataSpec:
+        for name, domains in (("seen", self.seen), ("exclude", self.exclude)):
+            if both := sorted(set(self.source) & set(domains)):
+                raise ValueError(
+                    f"the domain '{both[0]}' stands in both `source` and `{name}`; `source` is for "
+                    "what was learned before this study. Take it out of one"
+                )
         return self
 
 
