@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lydite.card import Figure
 from lydite.cli import main
+from lydite.cli.study import results_text
 from lydite.data.manifest import Manifest
+from lydite.study.results import Cost, Result
 
 NETWORK = {"network": "lydite-small", "config": {"widths": [8, 16]}}
 
@@ -83,6 +86,23 @@ def test_run_makes_one_detector(
     assert main([*words, "--json", "--device", "cpu"]) == 0
     value = json.loads(capsys.readouterr().out)
     assert (Path(value["detector"]) / "model.onnx").is_file()
+
+
+def test_the_source_has_a_column_where_there_is_one() -> None:
+    def made(*source: str) -> Result:
+        figures = [
+            Figure(metric="accuracy", value=value, slice={"group": group, "split": "test"})
+            for group, value in (("seen", 0.9), ("source", 0.7))
+        ]
+        cost = Cost(parameters=1, macs=1, size_bytes=1)
+        return Result.model_construct(
+            recipe="TL", seed=0, cost=cost, figures=tuple(figures), source=source
+        )
+
+    header, *_, row = results_text([made("old")]).splitlines()
+    assert header.index("AUC seen") < header.index("accuracy source") < header.index("AUC unseen")
+    assert row[header.index("accuracy source") :].split()[0] == "0.700"
+    assert "source" not in results_text([made()])
 
 
 def test_mistakes_are_one_line_and_status_2(

@@ -81,6 +81,15 @@ def test_results_have_everything(done: tuple[Study, StudyOptions, list[Result]])
     assert study.reference_name == "BL"
 
 
+def test_results_of_before_there_was_a_source_are_still_read(
+    done: tuple[Study, StudyOptions, list[Result]], tmp_path: Path
+) -> None:
+    value = done[2][0].model_dump(mode="json")
+    assert value.pop("source") == []
+    (tmp_path / "old.json").write_text(json.dumps(value))
+    assert read_results(tmp_path) == done[2][:1]
+
+
 def test_results_are_compared_with_the_reference_image_by_image(
     done: tuple[Study, StudyOptions, list[Result]],
 ) -> None:
