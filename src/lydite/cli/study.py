@@ -94,6 +94,7 @@ def plan_text(plan: Plan) -> str:
     return "\n".join(
         [
             f"{plan.study}: {plan.train} training, {plan.val} validation, {plan.test} test images",
+            *([f"Learned before: {', '.join(plan.source)}"] if plan.source else []),
             "",
             table(["first needed by", "step", "parameters", "expected"], rows),
             "",

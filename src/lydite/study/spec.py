@@ -90,6 +90,8 @@ class Entry(Frozen):
         steps: what it adds.
         seeds: it is run once for each; those of the study unless given.
         shots: few images to learn from, see `Recipe`; those of `after` unless given.
+        replay: images of each class and source domain to learn from besides, see `Recipe`; those
+            of `after` unless given.
     """
 
     name: Name
@@ -99,6 +101,7 @@ class Entry(Frozen):
     steps: tuple[AnyStep, ...] = ()
     seeds: Seeds | None = None
     shots: Shots | None = None
+    replay: Shots | None = None
 
 
 class BenchSpec(Frozen):
@@ -159,12 +162,13 @@ class Study(Frozen):
         for entry in self.recipes:
             if entry.after is not None:
                 base = full[entry.after]
-                start, steps, shots = base.start, base.steps + entry.steps, base.shots
+                start, steps = base.start, base.steps + entry.steps
+                shots, replay = entry.shots or base.shots, entry.replay or base.replay
             else:
                 assert entry.start is not None, "the validator allows no other case"
-                start, steps, shots = entry.start, entry.steps, None
+                start, steps, shots, replay = entry.start, entry.steps, entry.shots, entry.replay
             full[entry.name] = Recipe(
-                name=entry.name, start=start, steps=steps, seed=seed, shots=entry.shots or shots
+                name=entry.name, start=start, steps=steps, seed=seed, shots=shots, replay=replay
             )
         return list(full.values())
 
