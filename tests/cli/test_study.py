@@ -88,6 +88,21 @@ def test_run_makes_one_detector(
     assert (Path(value["detector"]) / "model.onnx").is_file()
 
 
+def test_run_replays_what_a_recipe_says(
+    tiny_manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_manifest.write(tmp_path / "m.parquet")
+    steps = [{"train": {"steps": 2, "batch": 4}}]
+    value = {"name": "r", "start": NETWORK, "steps": steps, "replay": 8}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(value), "utf-8")
+    words = ["run", str(tmp_path / "recipe.yaml"), str(tmp_path / "m.parquet"), "--seen", "one"]
+    words += ["-o", str(tmp_path / "out"), "--dry-run"]
+    assert main(words) == 2
+    assert "Recipe r: `replay: 8`" in capsys.readouterr().err
+    assert main([*words, "--source", "two"]) == 0
+    assert "r learns from 8 images of each class of two besides" in capsys.readouterr().out
+
+
 def test_the_source_has_a_column_where_there_is_one() -> None:
     def made(*source: str) -> Result:
         figures = [
