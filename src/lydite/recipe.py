@@ -260,6 +260,12 @@ class Start(Frozen):
 class Recipe(Frozen):
     """A start, a list of steps, and a seed; with `shots`, few images to learn from.
 
+    With `replay`, experience replay from a tiny memory (Chaudhry et al. 2019, "On Tiny Episodic
+    Memories in Continual Learning", arXiv 1902.10486): images of what the starting detector learned
+    before stand among those it learns now. Steps with `balance: class` or `pairs` draw every domain
+    of a class equally, so that a small memory counts as much as the images that are new; with
+    `none` it counts by its size.
+
     Attributes:
         name: of the recipe.
         start: where it begins.
@@ -267,6 +273,8 @@ class Recipe(Frozen):
         seed: of every random choice.
         shots: images of each class and domain, threshold included (see `lydite.data.few`); all
             there are unless given.
+        replay: images of each class and source domain to learn from beside these, against
+            forgetting, a quarter of them for the threshold; none unless given.
 
     >>> Recipe.model_validate(
     ...     {"name": "CPF-90", "start": {"network": "paper-baseline"},
@@ -280,9 +288,11 @@ class Recipe(Frozen):
     steps: tuple[AnyStep, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     shots: Shots | None = None
+    replay: Shots | None = None
 
     @model_serializer(mode="wrap")
     def _plainly(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out `shots` where there are none, so that older recipes read as they did."""
+        """Leave out what is not used and newer than recipes, so that old ones read as they did."""
         value: dict[str, Any] = handler(self)
-        return value if self.shots is not None else {k: v for k, v in value.items() if k != "shots"}
+        unused = {name for name in ("shots", "replay") if value[name] is None}
+        return {name: item for name, item in value.items() if name not in unused}

@@ -74,6 +74,30 @@ def test_a_dry_run_writes_no_pack(
     assert not (tmp_path / "out" / "pack").exists()
 
 
+def test_what_was_known_before_is_measured_and_replayed(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--shots", "4", "--source", "one", "--replay", "8"]
+    assert main(words(base, tmp_path / "out", *more, "--dry-run")) == 0
+    said = capsys.readouterr().out
+    assert "Learned before: one" in said
+    assert "two learns from 8 images of each class of one besides, against forgetting." in said
+    assert main(words(base, tmp_path / "out", *more, "--dry-run", "--json")) == 0
+    assert json.loads(capsys.readouterr().out)["source"] == ["one"]
+
+    assert main(words(base, tmp_path / "out", *more, "--json")) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["adapted"]["source"] == ["one"]
+    assert value["adapted"]["spec"]["replay"] == 8
+    assert value["card"]["score"]["n"] == 2 + 4  # a quarter of the shots and of the replay
+    groups = {f["slice"].get("group") for f in value["adapted"]["figures"]}
+    assert groups == {None, "seen", "source"}
+    assert main(words(base, tmp_path / "out", *more)) == 0
+    rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert ["one", "source"] in rows
+    assert ["two", "learned"] in rows
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -82,6 +106,12 @@ def test_a_dry_run_writes_no_pack(
         (["--adapter", "linaer"], "adapter"),
         (["--place", "9"], "must be a number from -2 to 1"),
         (["--shots", "4000"], "needs as many"),
+        (["--shots", "1"], "`shots`: Input should be greater than or equal to 2"),
+        (["--source", "one", "--replay", "1"], "`replay`: Input should be greater than or equal"),
+        (["--source", "two"], "'two' stands in both `source` and `seen`"),
+        (["--source", "three"], "source domain 'three' is not in the data. Domains: one, two"),
+        (["--replay", "8"], "Recipe two: `replay: 8`"),
+        (["--replay", "4000", "--source", "one"], "`replay: 4000` needs as many"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lydite.card import Figure
 from lydite.cli import main
+from lydite.cli.study import results_text
 from lydite.data.manifest import Manifest
+from lydite.study.results import Cost, Result
 
 NETWORK = {"network": "lydite-small", "config": {"widths": [8, 16]}}
 
@@ -83,6 +86,38 @@ def test_run_makes_one_detector(
     assert main([*words, "--json", "--device", "cpu"]) == 0
     value = json.loads(capsys.readouterr().out)
     assert (Path(value["detector"]) / "model.onnx").is_file()
+
+
+def test_run_replays_what_a_recipe_says(
+    tiny_manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_manifest.write(tmp_path / "m.parquet")
+    steps = [{"train": {"steps": 2, "batch": 4}}]
+    value = {"name": "r", "start": NETWORK, "steps": steps, "replay": 8}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(value), "utf-8")
+    words = ["run", str(tmp_path / "recipe.yaml"), str(tmp_path / "m.parquet"), "--seen", "one"]
+    words += ["-o", str(tmp_path / "out"), "--dry-run"]
+    assert main(words) == 2
+    assert "Recipe r: `replay: 8`" in capsys.readouterr().err
+    assert main([*words, "--source", "two"]) == 0
+    assert "r learns from 8 images of each class of two besides" in capsys.readouterr().out
+
+
+def test_the_source_has_a_column_where_there_is_one() -> None:
+    def made(*source: str) -> Result:
+        figures = [
+            Figure(metric="accuracy", value=value, slice={"group": group, "split": "test"})
+            for group, value in (("seen", 0.9), ("source", 0.7))
+        ]
+        cost = Cost(parameters=1, macs=1, size_bytes=1)
+        return Result.model_construct(
+            recipe="TL", seed=0, cost=cost, figures=tuple(figures), source=source
+        )
+
+    header, *_, row = results_text([made("old")]).splitlines()
+    assert header.index("AUC seen") < header.index("accuracy source") < header.index("AUC unseen")
+    assert row[header.index("accuracy source") :].split()[0] == "0.700"
+    assert "source" not in results_text([made()])
 
 
 def test_mistakes_are_one_line_and_status_2(

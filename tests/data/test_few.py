@@ -55,6 +55,34 @@ def test_more_shots_keep_what_fewer_had_and_order_does_not_matter() -> None:
     assert few(every, 8, 2)[0].digest != few(every, 8, 1)[0].digest
 
 
+def spanning(domain: str, groups: range) -> Manifest:
+    """Return a domain of pairs whose groups carry no domain's name."""
+    made = manifest((domain,), groups.stop, fakes=1)
+    rows = [f"{domain}{group}" for group in groups]
+    table = made.select(group=rows).table
+    place = table.column_names.index("group")
+    plain = [name.removeprefix(domain) for name in table["group"].to_pylist()]
+    return Manifest(table.set_column(place, "group", [plain]), made.root)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [(8, 8), (32, 8), (8, 32)])
+def test_groups_do_not_change_sides_beside_another_choice(theirs: int, ours: int) -> None:
+    new, old = spanning("new", range(80)), spanning("old", range(80))
+    beside = few(new, theirs, seed=0)
+    learn, check = few(old, ours, seed=0, beside=beside)
+    assert counts(learn) == {("old", label): ours * 3 // 4 for label in ("real", "fake")}
+    assert counts(check) == {("old", label): ours // 4 for label in ("real", "fake")}
+    train = {*beside[0].column("group"), *learn.column("group")}
+    assert not train & {*beside[1].column("group"), *check.column("group")}
+    assert set(learn.column("group")) == set(learn.select(label="real").column("group"))
+
+
+def test_no_group_is_left_for_the_threshold() -> None:
+    new, old = spanning("new", range(20)), spanning("old", range(20))
+    with pytest.raises(DataError, match="`replay: 4` needs as many fake images of old.*on the oth"):
+        few(old, 4, 0, option="replay", beside=(new, new.select(group="none")))
+
+
 def test_too_few_images_are_refused_with_their_number() -> None:
     with pytest.raises(DataError, match="as many real images of a.*there are 5"):
         few(manifest(("a",), groups=5), 8, 0)

@@ -47,6 +47,18 @@ def test_gain_and_flips_by_hand() -> None:
     assert [of(figures, GAIN, group).n for group in ("seen", "unseen")] == [4, 2]
 
 
+def test_a_source_is_compared_by_itself() -> None:
+    targets, domains = [0, 1] * 3, ["a", "a", "b", "b", "c", "c"]
+    base = table([-1, 1, -1, 1, -1, -1], targets, domains)
+    mine = table([-1, 1, 1, 1, -1, 1], targets, domains)  # one broken on b, one mended on c
+    figures = compare(mine, PLAIN, base, PLAIN, name="BL", seen=["a"], source=["b"])
+    gains = [of(figures, GAIN, group).value for group in ("seen", "source", "unseen")]
+    assert gains == pytest.approx([0.0, -0.5, 0.5])
+    assert [of(figures, FLIPPED, group).n for group in ("seen", "source", "unseen")] == [2, 2, 2]
+    without = compare(mine, PLAIN, base, PLAIN, name="BL", seen=["a"])
+    assert {f.slice["group"] for f in without} == {"seen", "unseen"}
+
+
 def test_each_decides_by_its_own_threshold() -> None:
     scores = table([0.4, 0.6, 1.4, 1.6], [0, 0, 1, 1], ["a"] * 4)
     shifted = table([1.4, 1.6, 2.4, 2.6], [0, 0, 1, 1], ["a"] * 4)

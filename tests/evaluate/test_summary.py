@@ -116,6 +116,33 @@ def test_failures_are_left_out_and_counted() -> None:
     assert found(figures, "unreadable", domain="c", split="test").value == 0.0
 
 
+def test_a_source_is_a_group_of_its_own_and_not_unseen() -> None:
+    scores = failed(table(), [0, 80, 81, 160])  # one of a, two of b, one of c
+    figures = summarize(scores, seen=["a"], source=["b"], n_boot=50)
+    plain = summarize(scores, seen=["a"], n_boot=50)
+    for metric in ("auc", "accuracy"):
+        one = found(figures, metric, group="source", split="test")
+        here = found(figures, metric, domain="b", split="test")
+        assert (one.value, one.n) == (here.value, here.n)
+        mean = found(figures, metric, group="unseen-mean", split="test")
+        rest = found(figures, metric, domain="c", split="test")
+        assert (mean.value, mean.n) == (rest.value, rest.n)
+        assert mean.value != found(plain, metric, group="unseen-mean", split="test").value
+    lost = [
+        found(figures, "unreadable", group=group, split="test").value
+        for group in ("seen", "source", "unseen-mean")
+    ]
+    assert lost == [1.0, 2.0, 1.0]
+    others = [f for f in figures if f.slice.get("group") not in ("source", "unseen-mean")]
+    assert others == [f for f in plain if f.slice.get("group") != "unseen-mean"]
+
+
+def test_several_source_domains_are_taken_together_and_may_leave_nothing_unseen() -> None:
+    figures = summarize(table(), seen=["a"], source=["b", "c"], n_boot=20)
+    assert found(figures, "accuracy", group="source", split="test").n == 160
+    assert not [f for f in figures if f.slice.get("group") == "unseen-mean"]
+
+
 def test_a_domain_without_usable_images_leaves_the_mean_undefined() -> None:
     scores = failed(table(4), list(range(16, 24)))  # all of c
     figures = summarize(scores, seen=["a"], n_boot=20)

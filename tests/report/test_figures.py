@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve as reference
 
+from lydite.evaluate.score import read_scores
 from lydite.report import distributions, figures, rates
 from lydite.report.labels import place_labels
 from lydite.report.svg import COLORS, draw
-from lydite.report.view import Line, lines_of
+from lydite.report.view import Line, columns_of, lines_of
 from lydite.study.results import read_results
 
 
@@ -42,6 +43,37 @@ def test_matrix_holds_every_value(lines: list[Line]) -> None:
         value = line.value("auc", domain="sim-b", generator="sim-b-1")
         assert f"{value:.2f}".removeprefix("0") in said
     assert "sim-c: sim-c-0" in said
+
+
+def test_the_golden_line_has_the_source_on_the_side_of_what_was_learned(lines: list[Line]) -> None:
+    def golden(of: list[Line]) -> list[float]:
+        found: list[float] = []
+
+        class Axes:
+            def plot(self, x: list[float], _: object, *, color: str, **_more: object) -> None:
+                found.extend(x[:1] if color == COLORS["gold"] else [])
+
+        figures._domains(Axes(), columns_of(of), 3)  # type: ignore[arg-type]
+        return found
+
+    after = [
+        replace(line, result=line.result.model_copy(update={"source": ("sim-c",)}))
+        for line in lines
+    ]
+    assert golden(lines) == [2]
+    assert golden(after) == [4]
+
+
+def test_the_sources_probabilities_are_spread_in_neither_half(study_folder: Path) -> None:
+    scores = read_scores(study_folder / "scores" / "BL.parquet")
+    counts = []
+    for source in ((), ("sim-c",)):
+        for unseen in (False, True):
+            spread = distributions.spread_of(
+                "BL", 0, scores, ["sim-a"], unseen=unseen, source=source
+            )
+            counts.append(spread.p_fake.size)
+    assert counts == [24, 48, 24, 24]
 
 
 def test_steps_are_drawn_for_recipes_that_have_them(lines: list[Line]) -> None:

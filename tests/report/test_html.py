@@ -130,6 +130,32 @@ def test_results_alone_are_enough(study_folder: Path, tmp_path: Path) -> None:
     assert {svg["aria-labelledby"] for svg in page.all("svg")} >= {"matrix-title matrix-desc"}
 
 
+def test_a_source_is_shown_between_seen_and_unseen(study_folder: Path, tmp_path: Path) -> None:
+    from lydite.evaluate.score import read_scores
+    from lydite.evaluate.summary import summarize
+    from lydite.study.results import read_results, write_result
+
+    for result in read_results(study_folder / "results"):
+        scores = read_scores(study_folder / "scores" / f"{result.recipe}.parquet")
+        made = summarize(scores, seen=("sim-a",), source=("sim-c",), n_boot=20)
+        new = result.model_copy(update={"source": ("sim-c",), "figures": made})
+        write_result(tmp_path / "results", new)
+    text = write_report(tmp_path).read_text("utf-8")
+    page = Page(text)
+    said = " ".join(page.words)
+    assert "Seen: sim-a. Source, which was learned before: sim-c. Unseen: the mean" in said
+    assert "Accuracy source %" in said
+    assert f"{100 * new.figure('accuracy', group='source', split='test').value:.1f}" in said
+    assert "accuracy on sim-c, learned before" in text
+    ids = [attrs["id"] for _, attrs in page.tags if attrs.get("id")]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_page_without_a_source_does_not_speak_of_one(page: Page) -> None:
+    assert "learned before" not in " ".join(page.words)
+    assert "Accuracy source %" not in page.words
+
+
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no results in"):
         write_report(tmp_path)

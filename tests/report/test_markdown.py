@@ -44,6 +44,23 @@ def test_one_seed_shows_intervals() -> None:
     ]  # fmt: skip
 
 
+def test_a_source_has_its_columns_after_the_seen_ones_and_is_not_unseen() -> None:
+    where = {"group": "source", "split": "test"}
+    old = (
+        Figure(metric="accuracy", value=0.6, low=0.5, high=0.7, slice=where),
+        Figure(metric="auc", value=0.65, slice=where),
+        Figure(metric="auc", value=0.65, slice={"domain": "old", "split": "test"}),
+    )
+    made = result("TL", 0, 0.75)
+    made = made.model_copy(update={"source": ("old",), "figures": (*made.figures, *old)})
+    header, _, plain, row = cells(study_table([result("BL", 0, 0.75), made]))
+    assert header[5:] == [
+        "accuracy seen", "AUC seen", "accuracy source", "AUC source", "mean AUC unseen", "AUC far",
+    ]  # fmt: skip
+    assert row[7:9] == ["0.600 [0.500, 0.700]", "0.650"]
+    assert plain[7:9] == ["-", "-"]
+
+
 def test_speed_has_its_interval_or_over_seeds_its_deviation() -> None:
     def timed(seed: int, ratio: float) -> Result:
         made = result("CPF", seed, 0.8)

@@ -39,10 +39,30 @@ def test_seen_columns_come_first_and_single_generators_need_no_name(results: lis
     assert [c.label for c in columns] == [
         f"{d}: {d}-{n}" for d in ("sim-a", "sim-b", "sim-c") for n in (0, 1)
     ]
-    assert [c.seen for c in columns] == [True, True, False, False, False, False]
+    assert [c.kind for c in columns] == ["seen"] * 2 + ["unseen"] * 4
     figures = tuple(f for f in results[0].figures if f.slice.get("generator") != "sim-b-1")
     labels = [c.label for c in columns_of(lines_of([changed(results[0], figures=figures)]))]
     assert labels[2] == "sim-b"
+
+
+def with_source(result: Result, scale: float = 1.0) -> Result:
+    """Return the result as of a study whose detectors had learned sim-c before."""
+    where = {"group": "source", "split": "test"}
+    more = (
+        Figure(metric="accuracy", value=0.75 * scale, slice=where),
+        Figure(metric="unreadable", value=1.0, slice=where),
+    )
+    return changed(result, source=("sim-c",), figures=(*result.figures, *more))
+
+
+def test_the_source_is_neither_seen_nor_unseen(results: list[Result]) -> None:
+    lines = lines_of([with_source(r, 1.0 if r.reference else 0.8) for r in results])
+    columns = [(c.domain, c.kind) for c in columns_of(lines)]
+    assert columns[::2] == [("sim-a", "seen"), ("sim-c", "source"), ("sim-b", "unseen")]
+    assert "; 60.0% of sim-c right, where BL has 75.0%" in headline(lines)
+    assert "BL: 1 test images could not be scored." in remarks(lines)
+    labels = [group.label for group in lines[0].groups()]
+    assert "source" in labels[:3]
 
 
 def test_headline_speaks_of_nine_tenths_removed(results: list[Result]) -> None:

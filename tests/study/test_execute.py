@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from lydite.card import Architecture
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
+from lydite.errors import ConfigError, DataError
 from lydite.evaluate.calibrate import calibrate
 from lydite.recipe import Recipe
 from lydite.study.cache import Cache
@@ -79,6 +81,53 @@ def test_few_shots_are_all_that_a_recipe_sees(tiny_manifest: Manifest, tmp_path:
     assert (len(seen.train), len(seen.val)) == (6, 2)
     assert made.card.data == seen.digests
     assert made.card.score.n == 2
+
+
+def replaying(**options: int) -> Recipe:
+    return Recipe.model_validate({"name": "TL", "start": {"network": "lydite-small"}, **options})
+
+
+def counts(part: Manifest) -> Counter[tuple[str, str]]:
+    return Counter(zip(part.column("domain"), part.column("label"), strict=True))
+
+
+def learning_of(manifest: Manifest) -> Learning:
+    """Return the domain one to learn, after two."""
+    one, two = (manifest.select(domain=name) for name in ("one", "two"))
+    train, val = one.select(split="train"), one.select(split="val")
+    return Learning(train, val, two.select(split="train"))
+
+
+def test_replay_puts_old_images_beside_all_new_ones(tiny_manifest: Manifest) -> None:
+    learning = learning_of(tiny_manifest)
+    mixed = learning.of(replaying(replay=8))
+    labels = ("real", "fake")
+    assert counts(mixed.train) == {(d, x): n for d, n in (("one", 12), ("two", 6)) for x in labels}
+    assert counts(mixed.val) == {(d, x): n for d, n in (("one", 4), ("two", 2)) for x in labels}
+    assert not set(mixed.train.column("group")) & set(mixed.val.column("group"))
+    assert "test" not in {*mixed.train.column("split"), *mixed.val.column("split")}
+    for role, digest in learning.of(replaying()).digests.items():
+        assert mixed.digests[role] != digest
+    assert mixed.digests == learning.of(replaying(replay=8)).digests
+    assert mixed.digests != learning.of(replaying(replay=8, seed=1)).digests
+
+
+def test_replay_joins_the_few_shots(tiny_manifest: Manifest) -> None:
+    learning = learning_of(tiny_manifest)
+    few = learning.of(replaying(shots=4))
+    mixed = learning.of(replaying(shots=4, replay=8))
+    assert set(counts(mixed.train).values()) == {3, 6}
+    assert set(counts(mixed.val).values()) == {1, 2}
+    assert mixed.train.select(domain="one").digest == few.train.digest
+    assert mixed.val.select(domain="one").digest == few.val.digest
+
+
+def test_nothing_is_replayed_without_a_source_or_enough_images(tiny_manifest: Manifest) -> None:
+    learning = learning_of(tiny_manifest)
+    with pytest.raises(ConfigError, match="Recipe TL: `replay: 8` .* none is named"):
+        Learning(learning.train, learning.val).of(replaying(replay=8))
+    with pytest.raises(DataError, match="`replay: 16` needs as many .* of two, .* there are 12"):
+        learning.of(replaying(replay=16))
 
 
 @pytest.mark.filterwarnings("ignore:The validation AUC")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,15 @@ def test_results_have_everything(done: tuple[Study, StudyOptions, list[Result]])
     assert study.reference_name == "BL"
 
 
+def test_results_of_before_there_was_a_source_are_still_read(
+    done: tuple[Study, StudyOptions, list[Result]], tmp_path: Path
+) -> None:
+    value = done[2][0].model_dump(mode="json")
+    assert value.pop("source") == []
+    (tmp_path / "old.json").write_text(json.dumps(value))
+    assert read_results(tmp_path) == done[2][:1]
+
+
 def test_results_are_compared_with_the_reference_image_by_image(
     done: tuple[Study, StudyOptions, list[Result]],
 ) -> None:
@@ -124,6 +134,7 @@ def test_a_plan_of_before_an_option_existed_is_the_same_plan(
     plan = json.loads(path.read_text())
     for entry in plan["study"]["recipes"]:
         del entry["seeds"]
+    del plan["study"]["data"]["source"]
     path.write_text(json.dumps(plan))
     assert run_study(study, options) == results
     path.write_text(json.dumps({"study": "?", "data": plan["data"]}))
@@ -150,10 +161,11 @@ def test_two_runs_in_one_folder(done: tuple[Study, StudyOptions, list[Result]]) 
 
 def test_an_unknown_domain_names_the_known_ones(tiny_manifest: Manifest, tmp_path: Path) -> None:
     study = make(tiny_manifest, tmp_path)
-    value = study.model_dump(mode="json")
-    value["data"]["seen"] = ["nowhere"]
-    with pytest.raises(DataError, match="Domains:"):
-        run_study(Study.model_validate(value), StudyOptions(tmp_path / "out"))
+    for role in ("seen", "source"):
+        value = study.model_dump(mode="json")
+        value["data"][role] = ["nowhere"]
+        with pytest.raises(DataError, match=f"{role} domain 'nowhere' is not.*Domains: one, two"):
+            run_study(Study.model_validate(value), StudyOptions(tmp_path / "out"))
 
 
 def test_impossible_orders_are_refused_before_any_work(
@@ -204,6 +216,91 @@ def test_a_finished_study_sees_that_a_teacher_changed(
     teacher.evolve(limits=("another one",)).save(tmp_path / "teacher")
     (second,) = run_study(study, options)
     assert second.key != first.key
+
+
+def transferring(manifest: Manifest, folder: Path, **data: object) -> Study:
+    """Return a study in which a detector of the domain one learns two, with and without replay."""
+    start = Detector.start(Architecture(**TINY)).evolve(steps=({"train": {}},))  # type: ignore[arg-type]
+    start.save(folder / "start")
+    begin = {"detector": folder / "start"}
+    steps = [{"finetune": {"steps": 2, "batch": 8}}]
+    return make(
+        manifest,
+        folder,
+        data={"manifest": folder / "given.parquet", "seen": ["two"], **data},
+        recipes=[
+            {"name": "base", "start": begin},
+            {"name": "TL", "start": begin, "steps": steps},
+            {"name": "TL-replay", "start": begin, "steps": steps, "replay": 8},
+        ],
+    )
+
+
+@pytest.mark.filterwarnings("ignore:The validation AUC")
+def test_a_transfer_study_measures_the_source_and_replays_it(
+    tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    study = transferring(tiny_manifest, tmp_path, source=["one"])
+    options = StudyOptions(tmp_path / "out", device="cpu")
+    results = run_study(study, options)
+    for result in results:
+        assert (result.seen, result.source) == (("two",), ("one",))
+        known, here = (
+            result.figure("accuracy", split="test", **where)
+            for where in ({"group": "source"}, {"domain": "one"})
+        )
+        assert known is not None and here is not None  # noqa: PT018
+        assert (known.value, known.n) == (here.value, 12)
+        assert result.figure("auc", group="unseen-mean", split="test") is None
+    _, plain, replayed = results
+    gain = replayed.figure("accuracy_gain", group="source", split="test", against="base")
+    assert gain is not None
+    assert replayed.key != plain.key
+    assert (plain.spec.get("replay"), replayed.spec.get("replay")) == (None, 8)
+    made = Detector.load(options.folder / "detectors" / "TL-replay").card
+    assert made.score.n == 2 * (4 + 2)  # the threshold is fitted on both domains
+    assert run_study(study, options) == results
+
+    # without a source the same detector is found again, and only what it is measured by differs
+    value = study.model_dump(mode="json")
+    value["data"]["source"], value["recipes"] = [], value["recipes"][:2]
+    again = run_study(Study.model_validate(value), replace(options, replace=True))
+    assert again[1].key == plain.key
+    assert again[1].steps[0].cached
+    assert again[1].figure("auc", group="source", split="test") is None
+    assert again[1].figure("auc", group="unseen-mean", split="test") is not None
+
+
+def test_replay_is_checked_before_any_work(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    options = StudyOptions(tmp_path / "out", device="cpu")
+    plan = plan_study(transferring(tiny_manifest, tmp_path, source=["one"]), options)
+    assert plan.to_dict()["source"] == ("one",)
+    assert [step.notes for step in plan.steps] == [
+        (),
+        ("TL-replay learns from 8 images of each class of one besides, against forgetting.",),
+    ]
+    study = transferring(tiny_manifest, tmp_path)
+    for act in (plan_study, run_study):
+        with pytest.raises(ConfigError, match="Recipe TL-replay: `replay: 8` .* none is named"):
+            act(study, options)
+    real = tiny_manifest.select(label="real")
+    half = real.joined(tiny_manifest.select(label="fake", domain="two"))
+    study = transferring(half, tmp_path, source=["one"])
+    with pytest.raises(DataError, match="Recipe TL-replay: .* split of one has no fake one"):
+        plan_study(study, options)
+    few = tiny_manifest.select(domain="two").joined(
+        tiny_manifest.select(domain="one", path=["one-train-0-real.jpg", "one-train-0-fake.jpg"])
+    )
+    with pytest.raises(DataError, match="`replay: 8` needs as many"):
+        plan_study(transferring(few, tmp_path, source=["one"]), options)
+    assert not (tmp_path / "out" / "cache").exists()
+
+
+def test_a_plan_without_a_source_does_not_speak_of_one(
+    tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    plan = plan_study(make(tiny_manifest, tmp_path), StudyOptions(tmp_path / "out"), estimate=False)
+    assert "source" not in plan.to_dict()
 
 
 def test_a_plan_counts_common_steps_once(tiny_manifest: Manifest, tmp_path: Path) -> None:

@@ -77,6 +77,8 @@ def test_equal_beginnings_have_equal_keys(tmp_path: Path) -> None:
         ("after: BL", "after: BLL", "Did you mean 'BL'"),
         ("name: small", "name: ../small", "name"),
         ("seen: [a]", "seen: []", "seen"),
+        ("seen: [a]", "seen: [a], source: [b, a]", "'a' stands in both `source` and `seen`"),
+        ("seen: [a]", "seen: [a], source: [b], exclude: [b]", "both `source` and `exclude`"),
         ("manifest: m.parquet, ", "", "exactly one of"),
         ("name: CPF-90", "name: BL", "same name"),
         ("name: small", "name: small\nversion: 99", "version"),
@@ -145,3 +147,16 @@ def test_few_shots_belong_to_a_recipe_and_those_after_it(tmp_path: Path) -> None
     assert "shots" not in plain.model_dump(mode="json")  # as results of before have it
     with pytest.raises(ConfigError, match="shots"):
         read_study(write(tmp_path, text.replace("16", "1")))
+
+
+def test_replay_belongs_to_a_recipe_and_those_after_it(tmp_path: Path) -> None:
+    text = GOOD.replace("    start:", "    replay: 8\n    start:")
+    one, other = read_study(write(tmp_path, text)).runs()
+    assert (one.replay, other.replay) == (8, 8)
+    own = read_study(write(tmp_path, text + "    replay: 4\n")).runs()[1]
+    assert own.replay == 4
+    value = own.model_dump(mode="json")
+    assert value["replay"] == 4
+    assert "shots" not in value
+    assert type(own).model_validate(value) == own
+    assert "replay" not in read_study(write(tmp_path, GOOD)).runs()[0].model_dump(mode="json")

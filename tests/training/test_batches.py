@@ -54,6 +54,25 @@ def test_classes_and_domains_are_balanced_and_every_image_is_seen(tiny_manifest:
     assert {row.sha256 for row in rows} == set(train.column("sha256"))
 
 
+@pytest.mark.parametrize("balance", ["class", "pairs"])
+@pytest.mark.parametrize("paired", ["both", "large", "neither"])
+def test_a_domain_of_few_images_counts_as_much_as_a_large_one(balance: str, paired: str) -> None:
+    columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
+    for domain, count in (("large", 60), ("few", 3)):
+        for number in range(count):
+            for label in ("real", "fake"):
+                group = f"{domain}{number}"
+                if paired not in ("both", domain):
+                    group += label
+                row = {"label": label, "group": group, "domain": domain, "split": "train"}
+                row |= {"path": group + label, "sha256": group, "generator": "g", "bytes": 1}
+                for name in SCHEMA.names:
+                    columns[name].append(row.get(name))
+    batches = make(from_columns(columns, Path()), balance=balance)
+    rows = [batches.row_at(position) for position in range(480)]
+    assert set(Counter((row.domain, row.label) for row in rows).values()) == {120}
+
+
 def test_an_epoch_visits_each_image_once(tiny_manifest: Manifest) -> None:
     train = tiny_manifest.select(split="train")
     batches = make(train, balance="none")

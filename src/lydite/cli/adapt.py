@@ -25,11 +25,13 @@ def adapt(
     manifest: Path,
     *,
     seen: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")],
+    source: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     name: str | None = None,
     adapter: str = "residual-separable",
     place: str = "auto",
     also: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     shots: int | None = None,
+    replay: int | None = None,
     steps: int = 300,
     lr: float = 0.001,
     seed: int = 0,
@@ -54,6 +56,8 @@ def adapt(
         The images, as `lydite data scan` wrote them.
     seen
         The domains to learn; the others are only tested on.
+    source
+        The domains that the detector learned before: what it forgets is measured on them.
     name
         What predictions call the pack; the domains' names unless given.
     adapter
@@ -65,6 +69,8 @@ def adapt(
         What learns besides: head, norms. A pack then grows.
     shots
         Learn from so many images of each class and domain, threshold included; all unless given.
+    replay
+        Learn from so many images of each class and source domain besides, against forgetting.
     steps
         Training steps.
     lr
@@ -94,10 +100,9 @@ def adapt(
     called = name or "-".join(seen).lower()
     options: dict[str, Any] = {"adapter": adapter, "steps": steps, "lr": lr, "also": also}
     options["place"] = int(place) if place.lstrip("-").isdigit() else place
-    data = validate(DataSpec, {"manifest": manifest, "seen": seen}, "The data")
-    study = room.adaptation(
-        detector, data, called, options | {"balance": "pairs"}, shots=shots, seed=seed
-    )
+    data = validate(DataSpec, {"manifest": manifest, "seen": seen, "source": source}, "The data")
+    options["balance"] = "pairs"
+    study = room.adaptation(detector, data, called, options, shots=shots, replay=replay, seed=seed)
     folder = out or Path("runs") / study.name
     how = StudyOptions(folder, None, replace, device, precision, progress_reporter())
     if dry_run:
@@ -121,9 +126,11 @@ def adapt(
 def adapted_text(made: Adapted) -> str:
     """Return what a pack brings and costs, as people read it."""
     domains = sorted({f.slice["domain"] for f in made.base.figures if "domain" in f.slice})
+    known = dict.fromkeys(made.adapted.source, "source")
+    known |= dict.fromkeys(made.adapted.seen, "learned")
     rows = []
     for domain in domains:
-        cells: list[object] = [domain, "learned" if domain in made.adapted.seen else ""]
+        cells: list[object] = [domain, known.get(domain, "")]
         for metric in ("accuracy", "auc"):
             for result in (made.base, made.adapted):
                 figure = result.figure(metric, domain=domain, split="test")

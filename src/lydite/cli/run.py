@@ -24,6 +24,7 @@ def run(
     manifest: Path,
     *,
     seen: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")],
+    source: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     replace: Annotated[bool, Parameter(negative="")] = False,
@@ -43,6 +44,9 @@ def run(
         The images, as `lydite data scan` wrote them.
     seen
         Domains of the manifest to learn from; the others are only tested on.
+    source
+        Domains that what the recipe starts from learned before: forgetting is measured on them,
+        and a recipe with `replay` learns from some of their images again.
     out
         Folder to write to; runs/NAME unless given. The detector is in detectors/NAME below it.
     dry_run
@@ -57,16 +61,16 @@ def run(
         Print the result, or the plan, as JSON.
     """
     from lydite.cli.study import results_text
+    from lydite.config import validate
     from lydite.study.run import StudyOptions, plan_study, run_study
     from lydite.study.spec import DataSpec, Entry, Study, read_recipe
 
     made = read_recipe(recipe)
-    study = Study(
-        name=made.name,
-        data=DataSpec(manifest=manifest, seen=seen),
-        recipes=(Entry(name=made.name, start=made.start, steps=made.steps, shots=made.shots),),
-        seeds=(made.seed,),
+    data = validate(DataSpec, {"manifest": manifest, "seen": seen, "source": source}, "The data")
+    entry = Entry(
+        name=made.name, start=made.start, steps=made.steps, shots=made.shots, replay=made.replay
     )
+    study = Study(name=made.name, data=data, recipes=(entry,), seeds=(made.seed,))
     folder = out or Path("runs") / made.name
     options = StudyOptions(folder, None, replace, device, precision, progress_reporter())
     if dry_run:

@@ -94,6 +94,7 @@ def plan_text(plan: Plan) -> str:
     return "\n".join(
         [
             f"{plan.study}: {plan.train} training, {plan.val} validation, {plan.test} test images",
+            *([f"Learned before: {', '.join(plan.source)}"] if plan.source else []),
             "",
             table(["first needed by", "step", "parameters", "expected"], rows),
             "",
@@ -106,14 +107,17 @@ def plan_text(plan: Plan) -> str:
 
 def results_text(results: list[Result]) -> str:
     """Return the results' main numbers as a table."""
+    known = ["accuracy source"] if any(result.source for result in results) else []
     headers = [
-        "recipe", "parameters", "MACs", "file", "faster", "accuracy seen", "AUC seen", "AUC unseen",
+        "recipe", "parameters", "MACs", "file", "faster", "accuracy seen", "AUC seen", *known,
+        "AUC unseen",
     ]  # fmt: skip
     rows = []
     for result in results:
         cost = result.cost
-        seen = {"group": "seen", "split": "test"}
-        unseen = {"group": "unseen-mean", "split": "test"}
+        seen, source, unseen = (
+            {"group": group, "split": "test"} for group in ("seen", "source", "unseen-mean")
+        )
         rows.append(
             [
                 result.recipe if len({r.seed for r in results}) == 1
@@ -124,6 +128,7 @@ def results_text(results: list[Result]) -> str:
                 "-" if cost.latency_ratio is None else f"{cost.latency_ratio:.1f}x",
                 _number(result, "accuracy", seen),
                 _number(result, "auc", seen),
+                *(_number(result, "accuracy", source) for _ in known),
                 _number(result, "auc", unseen),
             ]
         )  # fmt: skip

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
-from lydite.data.manifest import Manifest
+from lydite.data.manifest import Manifest, Row
 from lydite.errors import DataError
 from lydite.files import digest
 
@@ -12,7 +13,14 @@ from lydite.files import digest
 VALIDATION_SHARE = 0.25
 
 
-def few(manifest: Manifest, shots: int, seed: int) -> tuple[Manifest, Manifest]:
+def few(
+    manifest: Manifest,
+    shots: int,
+    seed: int,
+    *,
+    option: str = "shots",
+    beside: tuple[Manifest, Manifest] | None = None,
+) -> tuple[Manifest, Manifest]:
     """Return `shots` images of each class and domain, divided into (train, val).
 
     A quarter of them, one at least, is validation: who has few images fixes the threshold on few.
@@ -24,38 +32,71 @@ def few(manifest: Manifest, shots: int, seed: int) -> tuple[Manifest, Manifest]:
         manifest: to choose from, of both classes in every domain.
         shots: images of each class and domain in all, at least 2.
         seed: of the choice.
+        option: what a recipe calls `shots`, for messages.
+        beside: (train, val) that they join, whose groups do not change sides either.
 
     Raises:
         DataError: a domain has too few readable images of a class.
     """
     readable = manifest.readable()
     rows = list(readable.rows())
+    ordered = _ordered(rows, seed)
+    validation = max(1, round(VALIDATION_SHARE * shots))
+    learned, checked = (_groups(part) for part in beside) if beside else (set(), set())
+    check = {
+        kind: [place for place in members if rows[place].group not in learned][:validation]
+        for kind, members in ordered.items()
+    }
+    chosen = [place for places in check.values() for place in places]
+    apart = checked | {rows[place].group for place in chosen} - {""}
+    learn: list[int] = []
+    for kind, members in ordered.items():
+        taken = set(check[kind])
+        rest = [place for place in members if place not in taken]
+        free = [place for place in rest if rows[place].group not in apart]
+        if len(check[kind]) < validation or len(free) < shots - validation:
+            raise DataError(_too_few(option, shots, validation, kind, len(members), beside))
+        learn += free[: shots - validation]
+    table = readable.table
+    return (
+        Manifest(table.take(sorted(learn)), readable.root),
+        Manifest(table.take(sorted(chosen)), readable.root),
+    )
+
+
+def _ordered(rows: Sequence[Row], seed: int) -> dict[tuple[str, str], list[int]]:
+    """Return the places of each domain and label, drawn by the content of groups and images."""
     places: dict[tuple[str, str], list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
         places[row.domain, row.label].append(place)
-    validation = max(1, round(VALIDATION_SHARE * shots))
-    ordered: dict[tuple[str, str], list[int]] = {}
-    for (domain, label), members in sorted(places.items()):
-        ordered[domain, label] = sorted(
+    return {
+        kind: sorted(
             members,
             key=lambda place: (
                 digest([seed, rows[place].group or rows[place].sha256]),
                 digest([seed, rows[place].sha256]),
             ),
         )
-    check = [place for members in ordered.values() for place in members[:validation]]
-    apart = {rows[place].group for place in check} - {""}
-    learn = []
-    for (domain, label), members in ordered.items():
-        free = [place for place in members[validation:] if rows[place].group not in apart]
-        if len(free) < shots - validation:
-            raise DataError(
-                f"`shots: {shots}` needs as many {label} images of {domain}, {validation} of them "
-                f"of other groups than the rest; there are {len(members)}. Use fewer."
-            )
-        learn += free[: shots - validation]
-    table = readable.table
+        for kind, members in sorted(places.items())
+    }
+
+
+def _groups(part: Manifest) -> set[str]:
+    """Return the groups of a selection, but not the mark of none."""
+    return set(part.column("group")) - {""}
+
+
+def _too_few(
+    option: str,
+    shots: int,
+    validation: int,
+    kind: tuple[str, str],
+    there: int,
+    beside: tuple[Manifest, Manifest] | None,
+) -> str:
+    """Return what to tell somebody who asked for more than there is."""
+    joined = ", and none of a group that the seen domains have on the other side" if beside else ""
     return (
-        Manifest(table.take(sorted(learn)), readable.root),
-        Manifest(table.take(sorted(check)), readable.root),
+        f"`{option}: {shots}` needs as many {kind[1]} images of {kind[0]}, {validation} of them of "
+        f"other groups than the rest{joined}; there are {there}. Use fewer."
     )

@@ -131,6 +131,19 @@ class Manifest:
         """Return the rows whose files decoded when they were scanned."""
         return Manifest(self.table.filter(pc.is_null(self.table["error"])), self.root)
 
+    def joined(self, other: Manifest) -> Manifest:
+        """Return the rows of both, its own first.
+
+        Raises:
+            DataError: the paths of the two start from different folders.
+        """
+        if self.root != other.root:
+            raise DataError(
+                f"Images of {self.root} and of {other.root} do not fit into one manifest. "
+                "Scan a folder that holds both."
+            )
+        return Manifest(pa.concat_tables([self.table, other.table]), self.root)
+
     def rows(self) -> Iterator[Row]:
         """Yield every row."""
         names = ("path", "sha256", "label", "generator", "domain", "split", "group")

@@ -33,11 +33,12 @@ def compare(
     *,
     name: str,
     seen: Sequence[str],
+    source: Sequence[str] = (),
     split: str = "test",
     n_boot: int = N_BOOT,
     seed: int = 0,
 ) -> tuple[Figure, ...]:
-    """Return `GAIN` and `FLIPPED` on the seen domains and on the others.
+    """Return `GAIN` and `FLIPPED` on the seen domains, the source's, and the others.
 
     Images that one of the two could not score are left out.
 
@@ -48,6 +49,7 @@ def compare(
         other_meaning: what that one decides by.
         name: of the other one; figures are filed under {"against": name}.
         seen: domains that they were trained on.
+        source: domains that they were trained on before those; neither seen nor unseen.
         split: which rows count.
         n_boot: bootstrap replicates over groups of images, see `intervals`.
         seed: equal seeds give equal intervals.
@@ -60,9 +62,10 @@ def compare(
         raise DataError(f"The detector was not scored on the same images as {name}.")
     both = pc.and_(pc.is_valid(mine["z"]), pc.is_valid(theirs["z"]))
     mine, theirs = mine.filter(both), theirs.filter(both)
-    known = np.isin(np.array(mine["domain"].to_pylist(), dtype=np.str_), list(seen))
+    domains = np.array(mine["domain"].to_pylist(), dtype=np.str_)
+    known, before = (np.isin(domains, list(names)) for names in (seen, source))
     figures: list[Figure] = []
-    for group, chosen in (("seen", known), ("unseen", ~known)):
+    for group, chosen in (("seen", known), ("source", before), ("unseen", ~(known | before))):
         if chosen.any():
             where = {"group": group, "split": split, "against": name}
             figures += _figures(mine.filter(chosen), theirs.filter(chosen), where, n_boot, seed)

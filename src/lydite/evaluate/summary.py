@@ -5,6 +5,7 @@
 | {"domain": d, "split": s} | all images of a domain |
 | {"domain": d, "generator": g, "split": s} | one generator's fakes, all reals of the domain |
 | {"group": "seen", "split": s} | all images of the seen domains together |
+| {"group": "source", "split": s} | all images of the domains learned before, where named |
 | {"group": "unseen-mean", "split": s} | mean over the other domains, each counting the same |
 
 Images whose score is missing are left out of every metric and counted in the metric "unreadable".
@@ -61,6 +62,7 @@ def summarize(
     meaning: ScoreMeaning | None = None,
     *,
     seen: Sequence[str],
+    source: Sequence[str] = (),
     split: str = "test",
     n_boot: int = N_BOOT,
     seed: int = 0,
@@ -71,6 +73,7 @@ def summarize(
         scores: as in `SCORES_SCHEMA`, of one detector.
         meaning: threshold and temperature to decide by; None takes the column `p_fake`.
         seen: domains that the detector was trained on.
+        source: domains that it was trained on before those; neither seen nor unseen.
         split: which rows count.
         n_boot: bootstrap replicates; intervals are over groups, see `intervals`.
         seed: equal seeds give equal intervals.
@@ -84,8 +87,33 @@ def summarize(
     if not table.num_rows:
         raise DataError(f"There are no scores of the split '{split}'.")
     table = table if meaning is None else rescale(table, meaning)
-    failed = _failures(table, seen)
+    failed = _failures(table, seen, source)
     images = _arrays(table)
+    figures = _by_domain(table, images, failed, split, n_boot, seed)
+    for group, domains in (("seen", seen), ("source", source)):
+        known = images.take(np.isin(images.domain, list(domains)))
+        if known.z.size:
+            where = {"group": group, "split": split}
+            figures += _figures(_measure(known, n_boot, seed), where)
+            figures.append(_count(failed.get(f"/{group}", 0), known.z.size, where))
+    unseen = sorted(set(table["domain"].to_pylist()) - {*seen, *source})
+    if unseen:
+        new = images.take(~np.isin(images.domain, [*seen, *source]))
+        where = {"group": "unseen-mean", "split": split}
+        figures += _figures(_measure_mean(new, unseen, n_boot, seed), where)
+        figures.append(_count(failed.get("/unseen", 0), new.z.size, where))
+    return tuple(figures)
+
+
+def _by_domain(
+    table: pa.Table,
+    images: Scored,
+    failed: Mapping[str, int],
+    split: str,
+    n_boot: int,
+    seed: int,
+) -> list[Figure]:
+    """Return the figures of every domain, each followed by those of its generators."""
     figures: list[Figure] = []
     for domain in sorted(set(table["domain"].to_pylist())):
         here = images.take(images.domain == domain)
@@ -96,18 +124,7 @@ def summarize(
             pair = here.take((here.targets == 0) | (here.generator == generator))
             named = {"domain": domain, "generator": generator, "split": split}
             figures += _figures(_measure(pair, n_boot, seed), named)
-    known = images.take(np.isin(images.domain, list(seen)))
-    if known.z.size:
-        where = {"group": "seen", "split": split}
-        figures += _figures(_measure(known, n_boot, seed), where)
-        figures.append(_count(failed.get("/seen", 0), known.z.size, where))
-    unseen = sorted(set(table["domain"].to_pylist()) - set(seen))
-    if unseen:
-        new = images.take(~np.isin(images.domain, list(seen)))
-        where = {"group": "unseen-mean", "split": split}
-        figures += _figures(_measure_mean(new, unseen, n_boot, seed), where)
-        figures.append(_count(failed.get("/unseen", 0), new.z.size, where))
-    return tuple(figures)
+    return figures
 
 
 def _arrays(table: pa.Table) -> Scored:
@@ -125,11 +142,12 @@ def _arrays(table: pa.Table) -> Scored:
     )
 
 
-def _failures(table: pa.Table, seen: Sequence[str]) -> dict[str, int]:
-    """Count images without a score: by domain, and for "/seen" and "/unseen" together."""
+def _failures(table: pa.Table, seen: Sequence[str], source: Sequence[str]) -> dict[str, int]:
+    """Count images without a score: by domain, and together by "/seen", "/source", "/unseen"."""
+    group_of = dict.fromkeys(source, "/source") | dict.fromkeys(seen, "/seen")
     counts: dict[str, int] = {}
     for domain in table.filter(pc.is_null(table["z"]))["domain"].to_pylist():
-        for name in (domain, "/seen" if domain in seen else "/unseen"):
+        for name in (domain, group_of.get(domain, "/unseen")):
             counts[name] = counts.get(name, 0) + 1
     return counts
 

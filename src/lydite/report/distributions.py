@@ -40,11 +40,21 @@ class Spread:
 
 
 def spread_of(
-    name: str, color: int, scores: pa.Table, seen: Sequence[str], *, unseen: bool
+    name: str,
+    color: int,
+    scores: pa.Table,
+    seen: Sequence[str],
+    *,
+    unseen: bool,
+    source: Sequence[str] = (),
 ) -> Spread:
-    """Return the probabilities of a detector's test scores on seen or unseen domains."""
-    known = pc.is_in(scores["domain"], pa.array(list(seen), pa.string()))
-    where = pc.and_(pc.invert(known) if unseen else known, pc.is_valid(scores["p_fake"]))
+    """Return the probabilities of a detector's test scores on seen or unseen domains.
+
+    Those of the source, which were learned before, are neither.
+    """
+    known = [*seen, *source] if unseen else list(seen)
+    inside = pc.is_in(scores["domain"], pa.array(known, pa.string()))
+    where = pc.and_(pc.invert(inside) if unseen else inside, pc.is_valid(scores["p_fake"]))
     kept = scores.filter(pc.and_(where, pc.equal(scores["split"], "test")))
     return Spread(
         name,

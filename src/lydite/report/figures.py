@@ -21,7 +21,7 @@ def trade_off(
     Args:
         lines: the study's results.
         metric: "accuracy", "auc", ...
-        group: "seen" or "unseen-mean".
+        group: "seen", "source" or "unseen-mean".
         name: id of the drawing.
         title: for readers who do not see it.
         axis: what the vertical axis says.
@@ -125,9 +125,9 @@ def _cell(axes: Axes, x: int, y: int, value: float | None) -> None:
 
 
 def _domains(axes: Axes, columns: Sequence[Column], rows: int) -> None:
-    """Part the domains by thin lines, the seen ones from the unseen by a golden one."""
+    """Part the domains by thin lines, those that were learned from the unseen by a golden one."""
     for number, (before, after) in enumerate(zip(columns, columns[1:], strict=False), start=1):
-        if before.seen != after.seen:
+        if (before.kind == "unseen") != (after.kind == "unseen"):
             axes.plot([number] * 2, [0, rows], color=COLORS["gold"], lw=1.6, clip_on=False)
         elif before.domain != after.domain:
             axes.plot([number] * 2, [0, rows], color=COLORS["rule"], lw=0.8, clip_on=False)

@@ -86,6 +86,7 @@ def render(
     folder = resources.files("lydite.report")
     template = environment.from_string((folder / "page.html.jinja").read_text("utf-8"))
     seen = list(dict.fromkeys(name for line in lines for name in line.result.seen))
+    source = list(dict.fromkeys(name for line in lines for name in line.result.source))
     return template.render(
         title=study.get("title") or study.get("name") or lines[0].result.study,
         name=lines[0].result.study,
@@ -96,37 +97,44 @@ def render(
         remarks=remarks(lines),
         lines=lines,
         seen=seen,
+        source=source,
         columns=columns_of(lines),
         metrics=_METRICS,
-        drawings=_drawings(lines, scores, seen),
-        galleries=_galleries(lines, scores, seen, root),
+        drawings=_drawings(lines, scores, seen, source),
+        galleries=_galleries(lines, scores, [*seen, *source], root),
         study=study,
     )
 
 
 def _drawings(
-    lines: Sequence[Line], scores: Mapping[str, pa.Table], seen: Sequence[str]
+    lines: Sequence[Line],
+    scores: Mapping[str, pa.Table],
+    seen: Sequence[str],
+    source: Sequence[str],
 ) -> dict[str, Markup]:
     """Return every figure for which there is something to show, by name."""
-    drawn = {
-        "accuracy": figures.trade_off(
-            lines,
+    panels = [
+        ("accuracy", "accuracy", "seen", "Accuracy against size", f"accuracy on {', '.join(seen)}"),
+        (
+            "source",
             "accuracy",
-            "seen",
-            "accuracy",
-            "Accuracy against size",
-            f"accuracy on {', '.join(seen)}",
-        )
-    }
-    if any(line.value("auc", group="unseen-mean") is not None for line in lines):
-        drawn["unseen"] = figures.trade_off(
-            lines,
+            "source",
+            "What was learned before, against size",
+            f"accuracy on {', '.join(source)}, learned before",
+        ),
+        (
+            "unseen",
             "auc",
             "unseen-mean",
-            "unseen",
             "Unseen generators against size",
             "mean AUC over unseen domains",
-        )
+        ),
+    ]
+    drawn = {
+        name: figures.trade_off(lines, metric, group, name, title, axis)
+        for name, metric, group, title, axis in panels
+        if name == "accuracy" or any(line.value(metric, group=group) is not None for line in lines)
+    }
     curves = rates.rate_curves(lines, seen)
     if curves is not None:
         drawn["rates"] = curves
@@ -136,24 +144,36 @@ def _drawings(
         drawn["steps"] = figures.step_paths(lines)
     scored = [line for line in lines if line.name in scores]
     if scored:
-        known, new = (
-            [
-                distributions.spread_of(x.name, x.color, scores[x.name], seen, unseen=unseen)
-                for x in scored
-            ]
-            for unseen in (False, True)
-        )
-        drawn["histograms"] = distributions.histograms(known, new)
-        few = [scored.index(line) for line in chosen(scored)]
-        drawn["reliability"] = distributions.reliability(
-            [known[i] for i in few], [new[i] for i in few]
-        )
+        drawn |= _spreads(scored, scores, seen, source)
     # matplotlib escapes what it writes, and so does our frame around it
     return {name: Markup(text) for name, text in drawn.items()}  # noqa: S704
 
 
+def _spreads(
+    scored: Sequence[Line],
+    scores: Mapping[str, pa.Table],
+    seen: Sequence[str],
+    source: Sequence[str],
+) -> dict[str, str]:
+    """Return the figures of how probabilities are spread on seen and on unseen domains."""
+    known, new = (
+        [
+            distributions.spread_of(
+                x.name, x.color, scores[x.name], seen, unseen=unseen, source=source
+            )
+            for x in scored
+        ]
+        for unseen in (False, True)
+    )
+    few = [scored.index(line) for line in chosen(scored)]
+    return {
+        "histograms": distributions.histograms(known, new),
+        "reliability": distributions.reliability([known[i] for i in few], [new[i] for i in few]),
+    }
+
+
 def _galleries(
-    lines: Sequence[Line], scores: Mapping[str, pa.Table], seen: Sequence[str], root: Path | None
+    lines: Sequence[Line], scores: Mapping[str, pa.Table], learned: Sequence[str], root: Path | None
 ) -> list[tuple[str, list[pictures.Picture]]]:
     """Return sample images under their headings."""
     few = chosen([line for line in lines if line.name in scores])
@@ -162,7 +182,7 @@ def _galleries(
     quoted = {line.name: scores[line.name] for line in few}
     best = few[-1].name
     made = [
-        ("One real and one fake of each domain", pictures.one_of_each(quoted, seen, root)),
+        ("One real and one fake of each domain", pictures.one_of_each(quoted, learned, root)),
         (f"Where {best} is most surely wrong", pictures.mistakes(quoted, best, root)),
     ]
     return [(heading, found) for heading, found in made if found]

@@ -20,10 +20,10 @@ def study_table(results: Sequence[Result]) -> str:
     """Return a row per recipe: what it costs, and accuracy and AUC on seen and unseen domains.
 
     Of one seed, accuracy and AUC come with their 95 % intervals for the seen domains and the mean
-    over the unseen ones; for each unseen domain the AUC alone. Of several seeds, each number is
-    the mean over them and, behind a plus-minus, their standard deviation. "Faster" is times the
-    reference's speed. Where they were measured: accuracy minus the reference's on the same images,
-    and what rounding changed against the float detector.
+    over the unseen ones, and for the source's where there is one; for each unseen domain the AUC
+    alone. Of several seeds, each number is the mean over them and, behind a plus-minus, their
+    standard deviation. "Faster" is times the reference's speed. Where they were measured: accuracy
+    minus the reference's on the same images, and what rounding changed against the float detector.
 
     Args:
         results: of one study, in the order of the rows; those of one recipe make one row, the
@@ -33,9 +33,11 @@ def study_table(results: Sequence[Result]) -> str:
     recipes: dict[str, list[Result]] = {}
     for result in newest(results):
         recipes.setdefault(result.recipe, []).append(result)
-    header = ["recipe", "parameters", "MMAC", "file kB", "faster", "accuracy seen", "AUC seen"]
+    known = ("seen", "source") if any(result.source for result in results) else ("seen",)
+    header = ["recipe", "parameters", "MMAC", "file kB", "faster"]
+    header += [f"{metric} {group}" for group in known for metric in ("accuracy", "AUC")]
     header += ["mean AUC unseen", *(f"AUC {domain}" for domain in unseen)]
-    rows = [_row(group, unseen) for group in recipes.values()]
+    rows = [_row(group, known, unseen) for group in recipes.values()]
     base = next((r.recipe for r in results if r.reference), None)
     if base is not None and any(_compared(r, GAIN, base) for r in results):
         header.insert(6, f"minus {base}")
@@ -55,9 +57,9 @@ def study_table(results: Sequence[Result]) -> str:
 
 
 def unseen_domains(results: Sequence[Result]) -> list[str]:
-    """Return the domains that were measured but not learned from, sorted."""
+    """Return the domains that were measured but never learned from, sorted."""
     found = {f.slice["domain"] for r in results for f in r.figures if "domain" in f.slice}
-    return sorted(found - {domain for r in results for domain in r.seen})
+    return sorted(found - {domain for r in results for domain in (*r.seen, *r.source)})
 
 
 def fill(page: Path, name: str, results_folder: Path, order: Sequence[str]) -> bool:
@@ -92,10 +94,9 @@ def fill(page: Path, name: str, results_folder: Path, order: Sequence[str]) -> b
     return True
 
 
-def _row(group: Sequence[Result], unseen: Sequence[str]) -> list[str]:
-    """Return the cells of one recipe's results, one a seed."""
+def _row(group: Sequence[Result], known: Sequence[str], unseen: Sequence[str]) -> list[str]:
+    """Return the cells of one recipe's results, one a seed, on known groups and unseen domains."""
     costs = [result.cost for result in group]
-    seen = {"group": "seen", "split": "test"}
     mean = {"group": "unseen-mean", "split": "test"}
     return [
         group[0].recipe,
@@ -103,8 +104,11 @@ def _row(group: Sequence[Result], unseen: Sequence[str]) -> list[str]:
         f"{statistics.mean(cost.macs for cost in costs) / 1e6:.1f}",
         f"{statistics.mean(cost.size_bytes for cost in costs) / 1e3:,.0f}",
         _faster(costs),
-        _cell(group, "accuracy", seen, interval=True),
-        _cell(group, "auc", seen, interval=True),
+        *(
+            _cell(group, metric, {"group": name, "split": "test"}, interval=True)
+            for name in known
+            for metric in ("accuracy", "auc")
+        ),
         _cell(group, "auc", mean, interval=True),
         *(_cell(group, "auc", {"domain": d, "split": "test"}) for d in unseen),
     ]

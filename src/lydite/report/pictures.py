@@ -61,18 +61,20 @@ class Picture:
     said: tuple[Said, ...]
 
 
-def one_of_each(scores: Mapping[str, pa.Table], seen: Sequence[str], root: Path) -> list[Picture]:
-    """Return one real and one fake image of each domain, seen ones first.
+def one_of_each(
+    scores: Mapping[str, pa.Table], learned: Sequence[str], root: Path
+) -> list[Picture]:
+    """Return one real and one fake image of each domain, those that were learned first.
 
     Which ones they are follows from their SHA-256 alone, so nobody chose them.
 
     Args:
         scores: of each detector to quote, by name, all on the same images.
-        seen: domains that were trained on.
+        learned: domains that were trained on, in the study or before it.
         root: the folder that paths are relative to.
     """
     rows = _rows(scores)
-    domains = sorted({row["domain"] for row in rows}, key=lambda d: (d not in seen, d))
+    domains = sorted({row["domain"] for row in rows}, key=lambda d: (d not in learned, d))
     pictures = []
     for domain in domains[:MOST_DOMAINS]:
         for target in (0, 1):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from lydite.card import Figure
 from lydite.study.results import Result, newest
 
 SPLIT = "test"
+#: what a domain is to a study: learned in it, learned before it, or never met; in that order
+Kind = Literal["seen", "source", "unseen"]
+_KINDS: tuple[Kind, ...] = ("seen", "source", "unseen")
 #: how many series the palette tells apart
 _COLORS = 8
 
@@ -20,13 +24,13 @@ class Column:
     Attributes:
         domain: where the images are from.
         generator: whose fakes.
-        seen: the domain was trained on.
+        kind: what the domain is to the study.
         label: domain alone where it has one generator.
     """
 
     domain: str
     generator: str
-    seen: bool
+    kind: Kind
     label: str
 
     @property
@@ -117,8 +121,9 @@ def lines_of(results: Sequence[Result]) -> list[Line]:
 
 
 def columns_of(lines: Sequence[Line]) -> list[Column]:
-    """Return every pair of domain and generator that was measured, seen domains first."""
-    seen = {name for line in lines for name in line.result.seen}
+    """Return every pair of domain and generator that was measured, by kind of domain."""
+    kinds: dict[str, Kind] = {name: "source" for line in lines for name in line.result.source}
+    kinds |= {name: "seen" for line in lines for name in line.result.seen}
     pairs = {
         (figure.slice["domain"], figure.slice["generator"])
         for line in lines
@@ -126,10 +131,11 @@ def columns_of(lines: Sequence[Line]) -> list[Column]:
         if {"domain", "generator"} <= figure.slice.keys()
     }
     single = [domain for domain, _ in pairs]
-    return [
-        Column(d, g, d in seen, d if single.count(d) == 1 else f"{d}: {g}")
-        for d, g in sorted(pairs, key=lambda pair: (pair[0] not in seen, pair))
+    columns = [
+        Column(d, g, kinds.get(d, "unseen"), d if single.count(d) == 1 else f"{d}: {g}")
+        for d, g in sorted(pairs)
     ]
+    return sorted(columns, key=lambda column: _KINDS.index(column.kind))
 
 
 def headline(lines: Sequence[Line]) -> str:
@@ -150,10 +156,11 @@ def headline(lines: Sequence[Line]) -> str:
     if cost.latency_ratio:
         parts.append(f"{cost.latency_ratio:.1f} times the speed")
     sentence = f"{chosen.name}: {', '.join(parts)}"
-    ours, theirs = chosen.value("accuracy", group="seen"), base.value("accuracy", group="seen")
-    if ours is not None and theirs is not None:
-        seen = ", ".join(chosen.result.seen)
-        sentence += f"; {ours:.1%} of {seen} right, where {base.name} has {theirs:.1%}"
+    for group, domains in (("seen", chosen.result.seen), ("source", chosen.result.source)):
+        ours, theirs = (line.value("accuracy", group=group) for line in (chosen, base))
+        if ours is not None and theirs is not None:
+            names = ", ".join(domains)
+            sentence += f"; {ours:.1%} of {names} right, where {base.name} has {theirs:.1%}"
     best = max(lines, key=lambda line: line.value("auc", group="unseen-mean") or 0.0)
     area = best.value("auc", group="unseen-mean")
     if area is None:
@@ -173,14 +180,15 @@ def remarks(lines: Sequence[Line]) -> list[str]:
                 f"{line.name}: the AUC on seen domains is {area:.3f}, under 0.5. "
                 "The labels may be swapped."
             )
-        unread = sum(int(line.value("unreadable", group=g) or 0) for g in ("seen", "unseen-mean"))
+        groups = ("seen", "source", "unseen-mean")
+        unread = sum(int(line.value("unreadable", group=group) or 0) for group in groups)
         if unread:
             found.append(f"{line.name}: {unread} test images could not be scored.")
         found += [f"{line.name}: {note}" for note in line.result.notes]
     below = {
         column.label: sum((line.value("auc", **column.slice) or 1) < 0.5 for line in lines)
         for column in columns_of(lines)
-        if not column.seen
+        if column.kind != "seen"
     }
     worst = [f"{label} ({count} of {len(lines)})" for label, count in below.items() if count]
     if worst:

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from lydite.card import ONNX_NAME
+from lydite.config import validate
 from lydite.detector import Detector
 from lydite.errors import ConfigError
 from lydite.pack import BASE_NAME, PackCard, PackName
@@ -51,16 +52,18 @@ def adaptation(
     options: dict[str, Any],
     *,
     shots: Shots | None = None,
+    replay: Shots | None = None,
     seed: int = 0,
 ) -> Study:
     """Return the study that adapts a detector and measures it beside its base.
 
     Args:
         detector: folder of the base.
-        data: images; what is seen is the new generator.
+        data: images; what is seen is the new generator, and what is a source the detector knows.
         name: of the pack.
         options: of the step `adapt`.
         shots: images of each class and domain to learn from; all unless given.
+        replay: images of each class and source domain to learn from besides; none unless given.
         seed: of every random choice.
 
     Raises:
@@ -75,14 +78,13 @@ def adaptation(
         ) from error
     step = parse_step({"adapt": options})
     start = Start(detector=detector)
+    value = {"name": name, "approach": "adapt", "start": start, "steps": (step,)}
+    adapted = validate(Entry, value | {"shots": shots, "replay": replay}, "The adaptation")
     return Study(
         name=f"adapt-{name}"[:60],
         title=f"{detector.name}, adapted to {', '.join(data.seen)}",
         data=data,
-        recipes=(
-            Entry(name=BASE_NAME, start=start),
-            Entry(name=name, approach="adapt", start=start, steps=(step,), shots=shots),
-        ),
+        recipes=(Entry(name=BASE_NAME, start=start), adapted),
         seeds=(seed,),
         bench=BenchSpec(repeats=100),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lydite.data.few import few
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector, versions
+from lydite.errors import ConfigError
 from lydite.evaluate.calibrate import calibrate
 from lydite.files import lock_folder
 from lydite.recipe import Context, Progress, Recipe, Step, silent
@@ -24,10 +25,12 @@ class Learning:
     Attributes:
         train: images to learn from.
         val: images for threshold, calibration and choices.
+        old: training images of the source domains, which were learned before; None without any.
     """
 
     train: Manifest
     val: Manifest
+    old: Manifest | None = None
 
     @property
     def digests(self) -> dict[str, str]:
@@ -37,12 +40,25 @@ class Learning:
     def of(self, recipe: Recipe) -> Learning:
         """Return what a recipe may learn from: everything, or its few shots of the training split.
 
+        With `replay`, so many images of each class and source domain stand beside these on both
+        sides: a quarter of them is validation, and no group is on both.
+
         Raises:
-            DataError: there are too few images for its shots.
+            ConfigError: there is nothing to replay, as the study names no source.
+            DataError: there are too few images for its shots or its replay.
         """
-        if recipe.shots is None:
-            return self
-        return Learning(*few(self.train, recipe.shots, recipe.seed))
+        few_of = few(self.train, recipe.shots, recipe.seed) if recipe.shots is not None else None
+        if recipe.replay is None:
+            return self if few_of is None else Learning(*few_of)
+        if self.old is None:
+            raise ConfigError(
+                f"Recipe {recipe.name}: `replay: {recipe.replay}` learns from images of the source "
+                "domains too, but none is named. Name what the starting detector learned before "
+                "as `source` of the study's data (--source), or take `replay` out."
+            )
+        mine = few_of or (self.train, self.val)
+        old = few(self.old, recipe.replay, recipe.seed, option="replay", beside=mine)
+        return Learning(mine[0].joined(old[0]), mine[1].joined(old[1]))
 
 
 @dataclass(frozen=True)
@@ -95,7 +111,8 @@ def execute(recipe: Recipe, data: Learning, cache: Cache, options: Options) -> M
 
     Raises:
         BusyError: another process is doing the same step.
-        DataError: too few images for the recipe's shots.
+        ConfigError: the recipe replays, and there is no source.
+        DataError: too few images for the recipe's shots or its replay.
         LyditeError: a step failed; everything before it is kept.
     """
     data = data.of(recipe)

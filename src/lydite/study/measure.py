@@ -148,11 +148,12 @@ def _result(
 ) -> Result:
     """Put together everything measured on one detector."""
     made, card = item.made, item.detector.card
-    figures = list(summarize(item.scores, card.score, seen=study.data.seen))
+    seen, source = study.data.seen, study.data.source
+    figures = list(summarize(item.scores, card.score, seen=seen, source=source))
     for name, other in others.items():
         meaning = other.detector.card.score
         figures += compare(
-            item.scores, card.score, other.scores, meaning, name=name, seen=study.data.seen
+            item.scores, card.score, other.scores, meaning, name=name, seen=seen, source=source
         )
     parameters = count_parameters(made.detector.network)
     is_reference = made.recipe.name == study.reference_name
@@ -180,7 +181,8 @@ def _result(
         versions=versions() | {"onnxruntime": _onnxruntime_version()},
         hardware=hardware(study.bench.threads),
         data=data,
-        seen=study.data.seen,
+        seen=seen,
+        source=source,
         steps=made.steps,
         cost=cost,
         figures=tuple(figures),

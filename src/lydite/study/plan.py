@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class Plan:
         seconds: expected time of the steps that are not done yet.
         disk_bytes: expected size of what will be written.
         free_bytes: free space where it will be written.
+        source: domains that the starting detectors learned before.
     """
 
     study: str
@@ -66,10 +67,11 @@ class Plan:
     seconds: float
     disk_bytes: int
     free_bytes: int
+    source: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the plan as JSON values."""
-        return asdict(self)
+        """Return the plan as JSON values; the source only where there is one."""
+        return {name: value for name, value in asdict(self).items() if name != "source" or value}
 
 
 def make_plan(
@@ -86,9 +88,12 @@ def make_plan(
         estimate: measure this machine's speed for expected times (takes seconds).
 
     Raises:
-        ConfigError: an unknown network or step, or steps in an order that makes no sense.
+        ConfigError: an unknown network or step, steps in an order that makes no sense, or a
+            recipe with `replay` in a study without a source.
+        DataError: too few images for a recipe's shots or its replay.
         FileError: too little free disk space.
     """
+    require_replayable(study, learning)
     planned: dict[str, PlannedStep] = {}
     disk = 0
     speed = Speedometer() if estimate else None
@@ -96,6 +101,8 @@ def make_plan(
         detector = start_of(recipe)
         keys = keys_of(recipe, detector.card.key, learning.of(recipe).digests)
         items = _check(recipe, detector, keys, cache, speed)
+        if items and recipe.replay is not None:
+            items[0] = replace(items[0], notes=(_replayed(study, recipe), *items[0].notes))
         for item in items:
             if item.key not in planned:
                 planned[item.key] = item
@@ -109,10 +116,42 @@ def make_plan(
             f"{free / 1e6:.0f} MB free. Free some space or choose another folder with -o."
         )
     steps = tuple(planned.values())
-    seconds = sum(step.seconds for step in steps if not step.cached)
     return Plan(
-        study.name, len(learning.train), len(learning.val), test, steps, seconds, disk, free
+        study=study.name,
+        train=len(learning.train),
+        val=len(learning.val),
+        test=test,
+        steps=steps,
+        seconds=sum(step.seconds for step in steps if not step.cached),
+        disk_bytes=disk,
+        free_bytes=free,
+        source=study.data.source,
     )
+
+
+def require_replayable(study: Study, learning: Learning) -> None:
+    """Refuse recipes with `replay` where a source domain has nothing to learn from again.
+
+    Args:
+        study: what is wanted.
+        learning: its images.
+
+    Raises:
+        DataError: a source domain has no training image of a class; the message names the recipe.
+    """
+    old = learning.old
+    if old is None:  # a recipe that needs it is told so where its images are chosen
+        return
+    there = set(zip(old.column("domain"), old.column("label"), strict=True))
+    for recipe in study.runs():
+        for domain in study.data.source if recipe.replay is not None else ():
+            missing = [label for label in study.data.labels if (domain, label) not in there]
+            if missing:
+                raise DataError(
+                    f"Recipe {recipe.name}: `replay` needs images of both classes, but the train "
+                    f"split of {domain} has no {missing[0]} one. Take the domain out of `source`, "
+                    "or `replay` out of the recipe."
+                )
 
 
 def require_apart(study: Study, test: Manifest) -> None:
@@ -134,6 +173,14 @@ def require_apart(study: Study, test: Manifest) -> None:
                     f"Recipe {recipe.name}: `{step.kind}` learns from {shared} images of the test "
                     "split, so that its figures would mean nothing. Take them out of its images."
                 )
+
+
+def _replayed(study: Study, recipe: Recipe) -> str:
+    """Return what a plan says of a recipe's replay."""
+    return (
+        f"{recipe.name} learns from {recipe.replay} images of each class of "
+        f"{', '.join(study.data.source)} besides, against forgetting."
+    )
 
 
 def _check(

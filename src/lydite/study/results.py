@@ -88,10 +88,12 @@ class Result(Frozen):
         hardware: processor, cores, threads, device.
         data: digests of manifest and selections, by role.
         seen: domains it was trained on.
+        source: domains that what it started from was trained on before.
         steps: what each step took and gave.
         cost: parameters, MACs, size, latency.
         figures: accuracy, balanced_accuracy, f1, precision, recall, auc, ap, each with interval
-            and n; `slice` names domain (or "seen", "unseen"), generator where given, and split.
+            and n; `slice` names domain (or group: "seen", "source", "unseen-mean"), generator where
+            given, and split.
         notes: anything a reader must know.
     """
 
@@ -110,6 +112,7 @@ class Result(Frozen):
     hardware: dict[str, str | int]
     data: dict[str, str]
     seen: tuple[str, ...]
+    source: tuple[str, ...] = ()
     steps: tuple[StepCost, ...]
     cost: Cost
     figures: tuple[Figure, ...]

@@ -72,15 +72,17 @@ def load_data(spec: DataSpec, folder: Path, progress: Progress = silent) -> Stud
     """Return the study's images; scans and demo data are made once and kept in `folder`.
 
     Raises:
-        DataError: a seen domain does not exist, or a split is empty.
+        DataError: a seen or source domain does not exist, or a split is empty.
     """
     manifest = _manifest(spec, folder, progress).readable().select(label=list(spec.labels))
     domains = sorted(set(manifest.column("domain")) - set(spec.exclude))
-    strange = [name for name in spec.seen if name not in domains]
-    if strange:
-        raise DataError(
-            f"The seen domain '{strange[0]}' is not in the data. Domains: {', '.join(domains)}."
-        )
+    for role, names in (("seen", spec.seen), ("source", spec.source)):
+        strange = [name for name in names if name not in domains]
+        if strange:
+            raise DataError(
+                f"The {role} domain '{strange[0]}' is not in the data. "
+                f"Domains: {', '.join(domains)}."
+            )
     manifest = manifest.select(domain=domains)
     seen = manifest.select(domain=list(spec.seen))
     train, val = seen.select(split="train"), seen.select(split="val")
@@ -88,7 +90,8 @@ def load_data(spec: DataSpec, folder: Path, progress: Progress = silent) -> Stud
     for name, part in (("train", train), ("val", val), ("test", test)):
         if len(part) == 0:
             raise DataError(f"The {name} split of {', '.join(spec.seen)} holds no image.")
-    return StudyData(manifest, Learning(train, val), test)
+    known = manifest.select(split="train", domain=list(spec.source))
+    return StudyData(manifest, Learning(train, val, known if spec.source else None), test)
 
 
 def plan_study(study: Study, options: StudyOptions, *, estimate: bool = True) -> Plan:
@@ -168,7 +171,11 @@ def finished(study: Study, data: StudyData, folder: Path) -> list[Result] | None
     """Return the results of a finished study, newest per recipe and seed, or None."""
     if not (folder / "results").is_dir():
         return None
-    same = [r for r in read_results(folder / "results") if r.data == data.digests]
+    same = [
+        r
+        for r in read_results(folder / "results")
+        if r.data == data.digests and r.source == study.data.source
+    ]
     known = {(result.recipe, result.seed): result for result in newest(same)}
     results = []
     for recipe in study.runs():

@@ -44,7 +44,9 @@ class DataSpec(Frozen):
         manifest: a Parquet manifest, or
         scan: a folder to scan, or
         demo: the built-in data.
-        seen: domains whose train and val splits are used; every other domain is unseen.
+        seen: domains whose train and val splits are used; every other domain is unseen, unless it
+            is a `source`.
+        source: domains that the starting detectors learned before: neither seen nor unseen.
         exclude: domains that are left out altogether.
         labels: the task's two labels, the positive one last.
         sources: what the data are and under which licenses, for the detectors' cards.
@@ -54,6 +56,7 @@ class DataSpec(Frozen):
     scan: ScanSpec | None = None
     demo: DemoSpec | None = None
     seen: Annotated[tuple[str, ...], Field(min_length=1)]
+    source: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     labels: tuple[str, str] = ("real", "fake")
     sources: tuple[str, ...] = ()
@@ -62,6 +65,16 @@ class DataSpec(Frozen):
     def _one_source(self) -> DataSpec:
         if sum(x is not None for x in (self.manifest, self.scan, self.demo)) != 1:
             raise ValueError("give exactly one of `manifest`, `scan`, `demo`")
+        return self
+
+    @model_validator(mode="after")
+    def _source_apart(self) -> DataSpec:
+        for name, domains in (("seen", self.seen), ("exclude", self.exclude)):
+            if both := sorted(set(self.source) & set(domains)):
+                raise ValueError(
+                    f"the domain '{both[0]}' stands in both `source` and `{name}`; `source` is for "
+                    "what was learned before this study. Take it out of one"
+                )
         return self
 
 
@@ -77,6 +90,8 @@ class Entry(Frozen):
         steps: what it adds.
         seeds: it is run once for each; those of the study unless given.
         shots: few images to learn from, see `Recipe`; those of `after` unless given.
+        replay: images of each class and source domain to learn from besides, see `Recipe`; those
+            of `after` unless given.
     """
 
     name: Name
@@ -86,6 +101,7 @@ class Entry(Frozen):
     steps: tuple[AnyStep, ...] = ()
     seeds: Seeds | None = None
     shots: Shots | None = None
+    replay: Shots | None = None
 
 
 class BenchSpec(Frozen):
@@ -146,12 +162,13 @@ class Study(Frozen):
         for entry in self.recipes:
             if entry.after is not None:
                 base = full[entry.after]
-                start, steps, shots = base.start, base.steps + entry.steps, base.shots
+                start, steps = base.start, base.steps + entry.steps
+                shots, replay = entry.shots or base.shots, entry.replay or base.replay
             else:
                 assert entry.start is not None, "the validator allows no other case"
-                start, steps, shots = entry.start, entry.steps, None
+                start, steps, shots, replay = entry.start, entry.steps, entry.shots, entry.replay
             full[entry.name] = Recipe(
-                name=entry.name, start=start, steps=steps, seed=seed, shots=entry.shots or shots
+                name=entry.name, start=start, steps=steps, seed=seed, shots=shots, replay=replay
             )
         return list(full.values())
 

@@ -27,10 +27,11 @@ class TrainSettings(Frozen):
         jpeg_quality: lowest and highest quality.
         blur: probability of a Gaussian blur with a radius up to `blur_radius` pixels.
         blur_radius: largest radius.
-        balance: "class" draws real and fake equally, and within a class every domain equally;
-            "pairs" does the same, but follows a photograph by a fake of its own group, cut at the
-            same place, where the data have one (then only the generator's trace tells them
-            apart); "none" draws images as they come.
+        balance: "class" draws real and fake equally, and within a class every domain equally,
+            however few images it has (a replayed handful counts as much as what is new); "pairs"
+            does the same, but follows a photograph by a fake of its own group, cut at the same
+            place, where the data have one (then only the generator's trace tells them apart; of
+            another domain only where groups span domains); "none" draws images as they come.
         label_smoothing: as in Szegedy et al. 2016.
         ema: decay of an exponential moving average of the weights, which then are the result;
             0 keeps the last weights.
