@@ -3,7 +3,9 @@
 What stands in README.md or docs/*.md between `<!-- table:NAME -->` and `<!-- /table -->` is made
 from `studies/NAME/results`, recipes in the order of `studies/NAME/study.yaml`. Drawings stand
 between `<!-- KIND:NAME -->` and `<!-- /KIND -->`: a `figure` (AUC on unseen generators against
-size, docs/NAME.svg) or `rates` (accuracy against the share removed, docs/NAME-rates.svg).
+size, docs/NAME.svg) or `rates` (accuracy against the share removed, docs/NAME-rates.svg). Between
+`<!-- placement:NAME -->` and `<!-- /placement -->` stands what predictors of an adapter's place are
+worth, made from the placements in `studies/NAME/results`.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ import yaml
 
 from lydite.report.figures import trade_off
 from lydite.report.markdown import fill
+from lydite.report.placement_table import placement_table
 from lydite.report.rates import rate_curves
 from lydite.report.view import lines_of
 from lydite.study.results import read_results
+from lydite.transfer.placement_compare import compare_placements, read_placements
 
 ROOT = Path(__file__).resolve().parent.parent
-PLACE = re.compile(r"<!-- (table|figure|rates):([a-z0-9-]+) -->\n")
+PLACE = re.compile(r"<!-- (table|figure|rates|placement):([a-z0-9-]+) -->\n")
 BACKGROUND = '<rect width="100%" height="100%" rx="6" fill="#fffdf8"/>'
 ALT = {
     "figure": "AUC on generators the detectors never met, against the size of the file",
@@ -78,6 +82,16 @@ def fill_drawing(page: Path, kind: str, name: str) -> bool:
     return filled != text
 
 
+def fill_placement(page: Path, name: str, results: Path) -> bool:
+    """Fill one table of predictors and return whether the page changed."""
+    shown = placement_table(compare_placements(read_placements(results)).effects)
+    text = page.read_text("utf-8")
+    pattern = re.compile(rf"(<!-- placement:{name} -->\n).*?(<!-- /placement -->)", re.DOTALL)
+    filled = pattern.sub(lambda match: f"{match[1]}{shown}\n{match[2]}", text)
+    page.write_text(filled, "utf-8")
+    return filled != text
+
+
 def fill_page(page: Path, check: bool) -> list[str]:
     """Fill the places of one page and return the names of those that changed."""
     changed = []
@@ -88,6 +102,9 @@ def fill_page(page: Path, check: bool) -> list[str]:
         elif kind == "table":
             if fill_table(page, name, results):
                 changed.append(f"{page.name}: table {name}")
+        elif kind == "placement":
+            if fill_placement(page, name, results):
+                changed.append(f"{page.name}: placement {name}")
         else:
             if not check:
                 path = ROOT / "docs" / drawing_name(kind, name)

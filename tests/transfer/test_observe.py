@@ -167,7 +167,7 @@ def test_networks_without_a_free_place_are_refused() -> None:
 
 def test_what_cannot_be_observed_is_refused(train: Manifest, tmp_path: Path) -> None:
     quantized = trained(LYDITE).evolve(quantization=Quantization(scheme="linear-int8"))
-    with pytest.raises(ConfigError, match="is quantized, which is final"):
+    with pytest.raises(ConfigError, match="is quantized, and places are asked of a float detector"):
         observe(quantized, train)
     with pytest.raises(DataError, match="both classes"):
         observe(trained(LYDITE), train.select(label="real"))

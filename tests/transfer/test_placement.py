@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from scipy.stats import rankdata
 
+from helpers.sweeps import placement
 from helpers.transfer import changed, trained
 from lydite.card import Architecture
 from lydite.cli import main
@@ -145,6 +146,21 @@ def test_the_figure_says_what_is_not_defined(result: Placement) -> None:
     words, description = words_of(placement_map(bare))
     assert "–" in words
     assert "gradient: not defined" in description
+
+
+def test_the_figure_shows_what_a_sweep_measured() -> None:
+    ranks = {"gradient": (2, 1, 3)}
+    made = placement(((0.1, 0.3), (0.25, None), (None, None)), ranks)
+    svg = placement_map(made)
+    words, description = words_of(svg)
+    assert {"learned: t", "known: s", "body.0 (3)", "gradient"} <= set(words)
+    assert "Measured gains in AUC on t are body.0 +0.200, body.1 +0.250." in description
+    others, _ = words_of(placement_map(placement(((0.1,), (0.2,)), ranks, source=())))
+    assert "other domains" in others
+    # a seed that measures something else is seen
+    assert placement_map(placement(((0.2, 0.2), (0.25, None), (None, None)), ranks)) != svg
+    plain = placement_map(made.model_copy(update={"sweep": None}))
+    assert "learned: t" not in words_of(plain)[0]
 
 
 # ----------------------------------------------------------------------------------- command

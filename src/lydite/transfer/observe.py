@@ -85,6 +85,20 @@ def free_places(network: Network) -> list[str]:
     return free
 
 
+def places_of(detector: Detector) -> list[str]:
+    """Return the places of a detector that can be asked, input side first.
+
+    Raises:
+        ConfigError: none is free, or the detector is quantized.
+    """
+    if detector.card.quantization is not None:
+        raise ConfigError(
+            f"{detector.card.name} is quantized, and places are asked of a float detector. "
+            "Use the one that it was made from."
+        )
+    return free_places(detector.network)
+
+
 def observe(
     detector: Detector,
     images: Manifest,
@@ -115,12 +129,7 @@ def observe(
         ConfigError: no place is free, or the detector is quantized.
         DataError: a class is missing, or an image cannot be read.
     """
-    if detector.card.quantization is not None:
-        raise ConfigError(
-            f"{detector.card.name} is quantized, which is final: it takes no adapter. "
-            "Use the detector that it was made from."
-        )
-    places = free_places(detector.network)
+    places = places_of(detector)
     settings, store = settings or TrainSettings(), ImageStore()
     network = copy.deepcopy(detector.network).to(device).eval().requires_grad_(False)
 

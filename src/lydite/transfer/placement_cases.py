@@ -16,6 +16,7 @@ from lydite.config import Frozen
 from lydite.errors import DataError
 from lydite.transfer.placement import ranks_of
 from lydite.transfer.placement_result import Placement
+from lydite.transfer.placement_sweep import Measure
 
 Float64 = NDArray[np.float64]
 #: what a predictor has to beat; "random" is the mean over all places
@@ -82,6 +83,36 @@ def case_of(
             for name in placement.predictors
         },
         measured=tuple(measured[place] for place in places),
+    )
+
+
+def swept_case(placement: Placement, measure: Measure = "auc") -> Case:
+    """Return the case of a placement that holds its sweep, measured as the mean over seeds.
+
+    What counts is the gain in AUC on the target unless you say otherwise: accuracy depends on a
+    threshold too, which is fitted on few images where there are few shots, and then places are
+    ranked by the luck of that fit.
+
+    Args:
+        placement: with a sweep.
+        measure: "auc" or "accuracy".
+
+    Raises:
+        DataError: there is no sweep, it has fewer than two places, or the measure is not defined
+            everywhere.
+    """
+    sweep = placement.sweep
+    if sweep is None:
+        raise DataError(
+            f"The placement of {placement.detector} holds no sweep, so there is nothing to compare "
+            "its predictors with. Make one with: lydite place --sweep"
+        )
+    return case_of(
+        placement,
+        sweep.mean_gains(measure),
+        source=", ".join(sweep.source) or placement.detector,
+        target=", ".join(sweep.target),
+        network=sweep.network,
     )
 
 

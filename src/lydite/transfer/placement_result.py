@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
-from lydite.config import Frozen, Sha256
+from lydite.config import Frozen, Sha256, validation_sentence
 from lydite.errors import DataError, unknown_name
-from lydite.files import write_json
+from lydite.files import read_json, write_json
+from lydite.transfer.placement_sweep import Sweep
 
+PLACEMENT_FORMAT = "lydite-placement"
 PLACEMENT_VERSION = 1
 
 
@@ -55,6 +57,7 @@ class Placement(Frozen):
         created: ISO time, UTC.
         versions: of lydite and libraries.
         places: every free one, input side first.
+        sweep: what adapters at these places turned out to be worth; None where none were trained.
     """
 
     format: Literal["lydite-placement"] = "lydite-placement"
@@ -68,6 +71,13 @@ class Placement(Frozen):
     created: str
     versions: dict[str, str]
     places: Annotated[tuple[PlaceRow, ...], Field(min_length=1)]
+    sweep: Sweep | None = None
+
+    @model_validator(mode="after")
+    def _swept_where_ranked(self) -> Placement:
+        if self.sweep is not None and set(self.sweep.places) != {row.stage for row in self.places}:
+            raise ValueError("the sweep is not over the places that were ranked")
+        return self
 
     @property
     def predictors(self) -> tuple[str, ...]:
@@ -104,3 +114,30 @@ def write_placement(folder: Path, result: Placement) -> Path:
         path = folder / f"{stem}-{number}.json"
     write_json(path, result.model_dump(mode="json"))
     return path
+
+
+def read_placement(path: Path) -> Placement:
+    """Return the placement in a file.
+
+    Raises:
+        FileError: the file cannot be read.
+        DataError: it holds something else, or a newer format.
+    """
+    value = read_json(path)
+    if not is_placement(value):
+        raise DataError(f"{path} is not a placement. Make one with: lydite place -o FOLDER")
+    version = value.get("version")
+    if isinstance(version, int) and version > PLACEMENT_VERSION:
+        raise DataError(
+            f"{path} has format version {version}; this lydite reads up to {PLACEMENT_VERSION}. "
+            "Upgrade lydite to use it."
+        )
+    try:
+        return Placement.model_validate(value)
+    except ValidationError as error:
+        raise DataError(f"{path} is not a placement: {validation_sentence(error)}") from error
+
+
+def is_placement(value: Any) -> bool:
+    """Tell whether a JSON value says that it is a placement."""
+    return isinstance(value, dict) and value.get("format") == PLACEMENT_FORMAT
