@@ -1,7 +1,8 @@
 """Put the committed results of `studies/` into the pages that quote them; with --check only look.
 
 What stands in README.md or docs/*.md between `<!-- table:NAME -->` and `<!-- /table -->` is made
-from `studies/NAME/results`, recipes in the order of `studies/NAME/study.yaml`. Drawings stand
+from `studies/NAME/results`, recipes in the order of `studies/NAME/study.yaml`; so are the tables
+over folds, between `<!-- seen:NAME -->` and `<!-- /seen -->`, `source` and `unseen`. Drawings stand
 between `<!-- KIND:NAME -->` and `<!-- /KIND -->`: a `figure` (AUC on unseen generators against
 size, docs/NAME.svg) or `rates` (accuracy against the share removed, docs/NAME-rates.svg). Between
 `<!-- placement:NAME -->` and `<!-- /placement -->` stands what predictors of an adapter's place are
@@ -18,8 +19,9 @@ from pathlib import Path
 
 import yaml
 
+from lydite.report.across import VIEWS, fill_across
 from lydite.report.figures import trade_off
-from lydite.report.markdown import fill
+from lydite.report.markdown import fill, fill_place
 from lydite.report.placement_table import placement_table
 from lydite.report.rates import rate_curves
 from lydite.report.view import lines_of
@@ -27,7 +29,7 @@ from lydite.study.results import read_results
 from lydite.transfer.placement_compare import compare_placements, read_placements
 
 ROOT = Path(__file__).resolve().parent.parent
-PLACE = re.compile(r"<!-- (table|figure|rates|placement):([a-z0-9-]+) -->\n")
+PLACE = re.compile(r"<!-- (table|figure|rates|seen|source|unseen|placement):([a-z0-9-]+) -->\n")
 BACKGROUND = '<rect width="100%" height="100%" rx="6" fill="#fffdf8"/>'
 ALT = {
     "figure": "AUC on generators the detectors never met, against the size of the file",
@@ -38,7 +40,7 @@ ALT = {
 def results_of(name: str) -> Path | None:
     """Return the folder of a study's committed results, or None while there are none."""
     folder = ROOT / "studies" / name / "results"
-    return folder if any(folder.glob("*.json")) else None
+    return folder if any(folder.rglob("*.json")) else None
 
 
 def drawing(results: Path, kind: str, name: str) -> str:
@@ -65,10 +67,13 @@ def drawing_name(kind: str, name: str) -> str:
     return f"{name}.svg" if kind == "figure" else f"{name}-{kind}.svg"
 
 
-def fill_table(page: Path, name: str, results: Path) -> bool:
+def fill_table(page: Path, kind: str, name: str, results: Path) -> bool:
     """Fill one table of a page and return whether it changed."""
     study = yaml.safe_load((ROOT / "studies" / name / "study.yaml").read_text("utf-8"))
-    return fill(page, name, results, [recipe["name"] for recipe in study["recipes"]])
+    order = [recipe["name"] for recipe in study["recipes"]]
+    if kind in VIEWS:
+        return fill_across(page, name, kind, results, order)
+    return fill(page, name, results, order)
 
 
 def fill_drawing(page: Path, kind: str, name: str) -> bool:
@@ -85,11 +90,7 @@ def fill_drawing(page: Path, kind: str, name: str) -> bool:
 def fill_placement(page: Path, name: str, results: Path) -> bool:
     """Fill one table of predictors and return whether the page changed."""
     shown = placement_table(compare_placements(read_placements(results)).effects)
-    text = page.read_text("utf-8")
-    pattern = re.compile(rf"(<!-- placement:{name} -->\n).*?(<!-- /placement -->)", re.DOTALL)
-    filled = pattern.sub(lambda match: f"{match[1]}{shown}\n{match[2]}", text)
-    page.write_text(filled, "utf-8")
-    return filled != text
+    return fill_place(page, "placement", name, shown)
 
 
 def fill_page(page: Path, check: bool) -> list[str]:
@@ -99,9 +100,9 @@ def fill_page(page: Path, check: bool) -> list[str]:
         results = results_of(name)
         if results is None:
             print(f"{page.name}: studies/{name} has no results yet")
-        elif kind == "table":
-            if fill_table(page, name, results):
-                changed.append(f"{page.name}: table {name}")
+        elif kind == "table" or kind in VIEWS:
+            if fill_table(page, kind, name, results):
+                changed.append(f"{page.name}: {kind} {name}")
         elif kind == "placement":
             if fill_placement(page, name, results):
                 changed.append(f"{page.name}: placement {name}")

@@ -54,11 +54,26 @@ def test_a_pack_of_an_int8_detector_is_measured_written_and_predicts(
     against = [f for f in value["adapted"]["figures"] if f["slice"].get("against") == "base"]
     assert {f["metric"] for f in against} == {"accuracy_gain", "flipped"}
 
-    image = str(next(tiny_manifest.select(split="test").rows()).file)
-    predict = ["predict", image, "--detector", str(base / "base"), "--json"]
+    # what the results say of both together is what `predict --pack` does
+    tests = [row for row in tiny_manifest.select(split="test").rows() if row.domain == "two"]
+    images = [str(row.file) for row in tests]
+    predict = ["predict", *images, "--detector", str(base / "base"), "--json"]
     assert main([*predict, "--pack", value["pack"]]) == 0
-    answer = json.loads(capsys.readouterr().out)
-    assert '"by"' in json.dumps(answer)
+    answers = json.loads(capsys.readouterr().out)["predictions"]
+    assert {answer["by"] for answer in answers} <= {"base", "two"}
+    right = [
+        (answer["p_fake"] > 0.5) == (row.label == "fake")
+        for answer, row in zip(answers, tests, strict=True)
+    ]
+    where = {"domain": "two", "split": "test", "with": "base"}
+    (both,) = (
+        f["value"]
+        for f in value["adapted"]["figures"]
+        if f["metric"] == "accuracy" and f["slice"] == where
+    )
+    assert both == pytest.approx(sum(right) / len(right))
+    gains = [f for f in value["adapted"]["figures"] if f["metric"] == "accuracy_gain"]
+    assert any(f["slice"].get("with") == "base" for f in gains)
 
     assert main(words(base, tmp_path / "out", "--shots", "4")) == 0  # finished: as it was
     said = capsys.readouterr().out

@@ -125,21 +125,29 @@ def adapt(
 
 def adapted_text(made: Adapted) -> str:
     """Return what a pack brings and costs, as people read it."""
+    from lydite.evaluate.voices import WITH
+
     domains = sorted({f.slice["domain"] for f in made.base.figures if "domain" in f.slice})
     known = dict.fromkeys(made.adapted.source, "source")
     known |= dict.fromkeys(made.adapted.seen, "learned")
     rows = []
     for domain in domains:
         cells: list[object] = [domain, known.get(domain, "")]
+        where = {"domain": domain, "split": "test"}
+        both = where | {WITH: made.base.recipe}
         for metric in ("accuracy", "auc"):
-            for result in (made.base, made.adapted):
-                figure = result.figure(metric, domain=domain, split="test")
+            for figure in (
+                made.base.figure(metric, **where),
+                made.adapted.figure(metric, **both),
+                made.adapted.figure(metric, **where),
+            ):
                 value = None if figure is None else figure.value
                 cells.append(None if value is None else round(value, 3))
         rows.append(cells)
     size = sum(entry.size_bytes for entry in made.card.files.values())
     training = made.card.training
-    headers = ["domain", "", "accuracy", "with pack", "AUC", "with pack"]
+    headers = ["domain", "", "accuracy", "with pack", "pack alone"]
+    headers += ["AUC", "with pack", "pack alone"]
     return "\n".join(
         [
             table(headers, rows),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from lydite.study.plan import Plan
     from lydite.study.results import Result
+    from lydite.study.run import StudyOptions
+    from lydite.study.spec import Study
 
 
 def register(app: App) -> None:
@@ -61,8 +63,16 @@ def study(
 
     spec = read_study(study)
     options = StudyOptions(
-        out or Path("runs") / spec.name, cache, replace, device, precision, progress_reporter()
+        folder=out or Path("runs") / spec.name,
+        cache=cache,
+        replace=replace,
+        device=device,
+        precision=precision,
+        progress=progress_reporter(),
     )
+    if spec.folds:
+        _over_folds(spec, options, dry_run, json)
+        return
     if dry_run:
         plan = plan_study(spec, options)
         emit(plan.to_dict(), json, lambda: plan_text(plan))
@@ -77,6 +87,32 @@ def study(
         "results": [result.model_dump(mode="json") for result in results],
     }
     emit(value, json, lambda: f"{results_text(results)}\n\nReport: {report.resolve().as_uri()}")
+
+
+def _over_folds(spec: Study, options: StudyOptions, dry_run: bool, json: bool) -> None:
+    """Plan or run every fold."""
+    from lydite.report.across import across_table
+    from lydite.report.html import write_report
+    from lydite.report.overview import write_overview
+    from lydite.study.folds import plan_folds, run_folds
+
+    if dry_run:
+        plans = plan_folds(spec, options)
+        value = {name: plan.to_dict() for name, plan in plans.items()}
+        emit(value, json, lambda: "\n\n".join(plan_text(plan) for plan in plans.values()))
+        return
+    folds = run_folds(spec, options)
+    if not all(folds.values()):  # a helping process under torchrun
+        return
+    for name in folds:
+        write_report(options.folder / name)
+    report = write_overview(options.folder, spec.title or spec.name, folds)
+    results = {name: [r.model_dump(mode="json") for r in found] for name, found in folds.items()}
+    emit(
+        {"folder": str(options.folder), "report": str(report), "folds": results},
+        json,
+        lambda: f"{across_table(folds, 'seen')}\n\nReport: {report.resolve().as_uri()}",
+    )
 
 
 def plan_text(plan: Plan) -> str:

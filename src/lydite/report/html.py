@@ -27,6 +27,7 @@ from lydite.report.view import Line, columns_of, headline, kilobytes, lines_of, 
 from lydite.study.results import Result, read_results
 
 REPORT_NAME = "report.html"
+_MANIFESTS = ("manifest.parquet", "data/manifest.parquet")
 #: metrics of the full table, in its order
 _METRICS = ("accuracy", "balanced_accuracy", "f1", "precision", "recall", "auc", "ap")
 
@@ -233,7 +234,8 @@ def _scores(folder: Path, lines: Sequence[Line]) -> dict[str, pa.Table]:
 def _image_root(folder: Path, study: Mapping[str, Any]) -> Path | None:
     """Return the folder that the images' paths start from, or None where it is gone."""
     named = (study.get("data") or {}).get("manifest")
-    places = [folder / "manifest.parquet", folder / "data" / "manifest.parquet"]
+    # a fold's images are described in the folder of all folds
+    places = [at / name for at in (folder, folder.parent) for name in _MANIFESTS]
     for place in [Path(named)] if named else places:
         try:
             return Manifest.read(place).root

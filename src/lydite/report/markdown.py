@@ -82,13 +82,24 @@ def fill(page: Path, name: str, results_folder: Path, order: Sequence[str]) -> b
         raise DataError(f"There are no results in {results_folder}.")
     place = {recipe: number for number, recipe in enumerate(order)}
     results.sort(key=lambda r: (place.get(r.recipe, len(place)), r.recipe, r.seed))
-    text = read_bytes(page, _MAX_PAGE_BYTES).decode("utf-8")
-    pattern = re.compile(rf"(<!-- table:{re.escape(name)} -->\n).*?(<!-- /table -->)", re.DOTALL)
-    if not pattern.search(text):
-        raise DataError(f"{page} has no place <!-- table:{name} --> ... <!-- /table -->.")
-    table = study_table(results)
-    filled = pattern.sub(lambda match: f"{match[1]}{table}\n{match[2]}", text)
-    if filled == text:
+    return fill_place(page, "table", name, study_table(results))
+
+
+def fill_place(page: Path, kind: str, name: str, text: str) -> bool:
+    """Put a text between `<!-- KIND:NAME -->` and `<!-- /KIND -->` of a page.
+
+    Returns:
+        Whether the page changed.
+
+    Raises:
+        DataError: the page has no such place.
+    """
+    before = read_bytes(page, _MAX_PAGE_BYTES).decode("utf-8")
+    place = rf"(<!-- {kind}:{re.escape(name)} -->\n).*?(<!-- /{kind} -->)"
+    if not re.search(place, before, re.DOTALL):
+        raise DataError(f"{page} has no place <!-- {kind}:{name} --> ... <!-- /{kind} -->.")
+    filled = re.sub(place, lambda match: f"{match[1]}{text}\n{match[2]}", before, flags=re.DOTALL)
+    if filled == before:
         return False
     write_bytes(page, filled.encode("utf-8"))
     return True

@@ -12,13 +12,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lydite.card import ONNX_NAME
+from lydite.card import ONNX_NAME, Figure
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector, versions
 from lydite.evaluate.compare import compare
 from lydite.evaluate.score import score_detector
 from lydite.evaluate.summary import summarize
+from lydite.evaluate.voices import TOGETHER, WITH, together
 from lydite.export.bench import Latency, bench
 from lydite.export.onnx import export
 from lydite.files import write_bytes
@@ -27,6 +28,9 @@ from lydite.recipe import Progress
 from lydite.study.execute import Made
 from lydite.study.results import Cost, Result
 from lydite.study.spec import BenchSpec, Study
+
+#: the step whose result ships as a pack, and is asked together with its base
+PACKED = "adapt"
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,13 @@ def measure(
     base = count_parameters(reference.made.detector.network)
     return [
         _result(
-            study, item, latencies[item.name], base, data, _comparisons(item, reference, shipped)
+            study,
+            item,
+            latencies[item.name],
+            base,
+            data,
+            _comparisons(item, reference, shipped),
+            _packed(item, shipped),
         )
         for item in shipped
     ]
@@ -108,6 +118,27 @@ def _comparisons(
         parents = [s for s in shipped if s.detector.card.key == item.detector.card.parent]
         found |= {s.made.recipe.name: s for s in parents if s is not item}
     return found
+
+
+def _packed(item: Shipped, shipped: Sequence[Shipped]) -> Shipped | None:
+    """Return the detector that this one is a pack of, if it is one and that one is in the study."""
+    steps = item.detector.card.steps
+    if not steps or PACKED not in steps[-1]:
+        return None
+    return next((s for s in shipped if s.detector.card.key == item.detector.card.parent), None)
+
+
+def _with_pack(
+    item: Shipped, base: Shipped, seen: Sequence[str], source: Sequence[str]
+) -> list[Figure]:
+    """Return what detector and pack decide together, and what that changes for the detector."""
+    known, name = base.detector.card.score, base.made.recipe.name
+    voice = together([(base.scores, known), (item.scores, item.detector.card.score)])
+    figures = [
+        *summarize(voice, TOGETHER, seen=seen, source=source),
+        *compare(voice, TOGETHER, base.scores, known, name=name, seen=seen, source=source),
+    ]
+    return [f.model_copy(update={"slice": f.slice | {WITH: name}}) for f in figures]
 
 
 def hardware(threads: int) -> dict[str, str | int]:
@@ -145,6 +176,7 @@ def _result(
     base: int,
     data: dict[str, str],
     others: Mapping[str, Shipped],
+    packed: Shipped | None,
 ) -> Result:
     """Put together everything measured on one detector."""
     made, card = item.made, item.detector.card
@@ -155,6 +187,8 @@ def _result(
         figures += compare(
             item.scores, card.score, other.scores, meaning, name=name, seen=seen, source=source
         )
+    if packed is not None:
+        figures += _with_pack(item, packed, seen, source)
     parameters = count_parameters(made.detector.network)
     is_reference = made.recipe.name == study.reference_name
     cost = Cost(

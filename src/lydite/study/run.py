@@ -53,6 +53,7 @@ class StudyOptions:
         device: "auto", "cpu" or "cuda".
         precision: "auto", "float32" or "bfloat16".
         progress: told about the work.
+        shared: folder of the manifest, demo data and cache where several studies share them.
     """
 
     folder: Path
@@ -61,11 +62,17 @@ class StudyOptions:
     device: str = "auto"
     precision: str = "auto"
     progress: Progress = silent
+    shared: Path | None = None
 
     @property
     def cache_folder(self) -> Path:
         """Where finished steps lie."""
-        return self.cache or self.folder / "cache"
+        return self.cache or self.data_folder / "cache"
+
+    @property
+    def data_folder(self) -> Path:
+        """Where the manifest is kept, and data that are made."""
+        return self.shared or self.folder
 
 
 def load_data(spec: DataSpec, folder: Path, progress: Progress = silent) -> StudyData:
@@ -100,7 +107,7 @@ def plan_study(study: Study, options: StudyOptions, *, estimate: bool = True) ->
     Raises:
         LyditeError: the study cannot run; nothing was written but the manifest.
     """
-    data = load_data(study.data, options.folder, options.progress)
+    data = load_data(study.data, options.data_folder, options.progress)
     require_apart(study, data.test)
     return make_plan(
         study,
@@ -134,11 +141,12 @@ def run_study(study: Study, options: StudyOptions) -> list[Result]:
     if not Team.current().leads:
         return _help(study, options)
     with lock_folder(folder):
-        data = load_data(study.data, folder, options.progress)
-        _same_or_refuse(study, data, options)
+        data = load_data(study.data, options.data_folder, options.progress)
+        plan = _same_or_refuse(study, data, options)
         done = finished(study, data, folder)
         Team.current().agree(done is None)  # the data are there, and there is work to do
         if done is not None:
+            write_json(folder / STUDY_FILE, plan)
             options.progress("study", 1, 1, "already finished; results are as they were")
             return done
         require_apart(study, data.test)
@@ -150,6 +158,7 @@ def run_study(study: Study, options: StudyOptions) -> list[Result]:
             folder,
             estimate=False,
         )
+        write_json(folder / STUDY_FILE, plan)  # not before: what cannot run binds nobody
         shipped = _make(study, data, options)
         results = measure(study, shipped, data.digests, options.progress)
         for result in results:
@@ -160,7 +169,7 @@ def run_study(study: Study, options: StudyOptions) -> list[Result]:
 def _help(study: Study, options: StudyOptions) -> list[Result]:
     """Share the training of the process that leads; its results are not ours to return."""
     if Team.current().agree(True):
-        data = load_data(study.data, options.folder)
+        data = load_data(study.data, options.data_folder)
         how = Options(device=options.device, precision=options.precision)
         for recipe in study.runs():
             execute(recipe, data.learning, Cache(options.cache_folder), how)
@@ -242,8 +251,8 @@ def _brought_up_to_date(kept: Any) -> Any:
     return kept | {"study": json.loads(json.dumps(study.model_dump(mode="json")))}
 
 
-def _same_or_refuse(study: Study, data: StudyData, options: StudyOptions) -> None:
-    """Compare the plan with the one this folder was used for, and write it down.
+def _same_or_refuse(study: Study, data: StudyData, options: StudyOptions) -> dict[str, Any]:
+    """Return the plan to write down, compared with the one this folder was used for.
 
     Raises:
         ResumeError: it differs, and `replace` is not set.
@@ -268,4 +277,4 @@ def _same_or_refuse(study: Study, data: StudyData, options: StudyOptions) -> Non
                 + "\nChoose another folder with -o, or accept the change with --replace "
                 "(finished steps that are the same are used again)."
             )
-    write_json(path, new)
+    return new

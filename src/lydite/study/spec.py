@@ -45,7 +45,7 @@ class DataSpec(Frozen):
         scan: a folder to scan, or
         demo: the built-in data.
         seen: domains whose train and val splits are used; every other domain is unseen, unless it
-            is a `source`.
+            is a `source`. Left out where the study has `folds`.
         source: domains that the starting detectors learned before: neither seen nor unseen.
         exclude: domains that are left out altogether.
         labels: the task's two labels, the positive one last.
@@ -55,7 +55,7 @@ class DataSpec(Frozen):
     manifest: Path | None = None
     scan: ScanSpec | None = None
     demo: DemoSpec | None = None
-    seen: Annotated[tuple[str, ...], Field(min_length=1)]
+    seen: tuple[str, ...] = ()
     source: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     labels: tuple[str, str] = ("real", "fake")
@@ -76,6 +76,27 @@ class DataSpec(Frozen):
                     "what was learned before this study. Take it out of one"
                 )
         return self
+
+
+class Fold(Frozen):
+    """One of the divisions of the data that a study is repeated over.
+
+    Attributes:
+        name: of the fold, and of its folder.
+        seen: instead of that of `data`.
+        source: instead of that of `data`.
+        exclude: further domains that are left out.
+        labels: instead of those of `data`.
+        values: what `{name}` in the recipes' strings stands for, by name; `{seen}` and
+            `{source}` are known.
+    """
+
+    name: Name
+    seen: Annotated[tuple[str, ...], Field(min_length=1)]
+    source: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    labels: tuple[str, str] | None = None
+    values: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], str] = {}
 
 
 class Entry(Frozen):
@@ -120,6 +141,7 @@ class Study(Frozen):
         name: of the study.
         title: one line for the report.
         data: images and what is seen.
+        folds: divisions of the data; the study is run once for each, see `lydite.study.folds`.
         recipes: what to compare, in the order of the tables.
         reference: the recipe that rates and ratios are taken against; the first unless given.
         seeds: every recipe is run once per seed, unless it has its own.
@@ -131,6 +153,7 @@ class Study(Frozen):
     name: Name
     title: str = ""
     data: DataSpec
+    folds: tuple[Fold, ...] = ()
     recipes: Annotated[tuple[Entry, ...], Field(min_length=1)]
     reference: Name | None = None
     seeds: Seeds = (0,)
@@ -142,6 +165,10 @@ class Study(Frozen):
         names = [entry.name for entry in self.recipes]
         if len(set(names)) != len(names):
             raise ValueError("two recipes have the same name")
+        if len({fold.name for fold in self.folds}) != len(self.folds):
+            raise ValueError("two folds have the same name")
+        if bool(self.data.seen) == bool(self.folds):
+            raise ValueError("give either `seen` in `data`, or `folds` with one each")
         if self.reference is not None and self.reference not in names:
             raise ValueError(unknown_name("recipe", self.reference, names))
         for index, entry in enumerate(self.recipes):

@@ -1,0 +1,50 @@
+"""The page over all folds of a study: its tables, and a link to each fold's own report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from lydite import __version__
+from lydite.files import write_bytes
+from lydite.report.across import VIEWS, grid
+from lydite.report.html import REPORT_NAME
+from lydite.study.results import Result
+
+
+def write_overview(folder: Path, title: str, folds: Mapping[str, Sequence[Result]]) -> Path:
+    """Write the page into the folder of all folds and return its file.
+
+    Args:
+        folder: with a folder for each fold.
+        title: of the page.
+        folds: results by fold.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    views = []
+    for name, (metric, _, heading) in VIEWS.items():
+        header, *rows = grid(folds, name)
+        if any(cell != "-" for row in rows for cell in row[-len(folds) :]):
+            views.append({"heading": heading, "metric": metric, "header": header, "rows": rows})
+    files = resources.files("lydite.report")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.from_string((files / "overview.html.jinja").read_text("utf-8")).render(
+        title=title,
+        # our own constant: escaping would break it
+        css=Markup((files / "page.css").read_text("utf-8")),  # noqa: S704
+        folds=list(folds),
+        report=REPORT_NAME,
+        views=views,
+        version=__version__,
+    )
+    path = folder / REPORT_NAME
+    write_bytes(path, page.encode("utf-8"))
+    return path
