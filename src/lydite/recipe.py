@@ -257,6 +257,10 @@ class Start(Frozen):
         )
 
 
+#: fields of recipes that older recipes do not have
+NEWER = ("shots", "replay", "replay_only")
+
+
 class Recipe(Frozen):
     """A start, a list of steps, and a seed; with `shots`, few images to learn from.
 
@@ -275,6 +279,9 @@ class Recipe(Frozen):
             there are unless given.
         replay: images of each class and source domain to learn from beside these, against
             forgetting, a quarter of them for the threshold; none unless given.
+        replay_only: the label of the images to replay, "real" say; both unless given. A pack is
+            asked together with its base, which goes on to know its fakes: it only has to leave
+            the photographs alone.
 
     >>> Recipe.model_validate(
     ...     {"name": "CPF-90", "start": {"network": "paper-baseline"},
@@ -289,10 +296,11 @@ class Recipe(Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     shots: Shots | None = None
     replay: Shots | None = None
+    replay_only: str | None = None
 
     @model_serializer(mode="wrap")
     def _plainly(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what is not used and newer than recipes, so that old ones read as they did."""
         value: dict[str, Any] = handler(self)
-        unused = {name for name in ("shots", "replay") if value[name] is None}
+        unused = {name for name in NEWER if value[name] is None}
         return {name: item for name, item in value.items() if name not in unused}

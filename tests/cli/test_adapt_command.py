@@ -96,6 +96,9 @@ def test_what_was_known_before_is_measured_and_replayed(
     assert main(words(base, tmp_path / "out", *more, "--dry-run")) == 0
     said = capsys.readouterr().out
     assert "Learned before: one" in said
+    assert "two learns from 8 real images of one besides, against forgetting." in said
+    assert main(words(base, tmp_path / "out", *more, "--dry-run", "--replay-only", "both")) == 0
+    said = capsys.readouterr().out
     assert "two learns from 8 images of each class of one besides, against forgetting." in said
     assert main(words(base, tmp_path / "out", *more, "--dry-run", "--json")) == 0
     assert json.loads(capsys.readouterr().out)["source"] == ["one"]
@@ -104,7 +107,8 @@ def test_what_was_known_before_is_measured_and_replayed(
     value = json.loads(capsys.readouterr().out)
     assert value["adapted"]["source"] == ["one"]
     assert value["adapted"]["spec"]["replay"] == 8
-    assert value["card"]["score"]["n"] == 2 + 4  # a quarter of the shots and of the replay
+    assert value["adapted"]["spec"]["replay_only"] == "real"
+    assert value["card"]["score"]["n"] == 2 + 2  # a quarter of the shots and of the replay
     groups = {f["slice"].get("group") for f in value["adapted"]["figures"]}
     assert groups == {None, "seen", "source"}
     assert main(words(base, tmp_path / "out", *more)) == 0
@@ -127,6 +131,7 @@ def test_what_was_known_before_is_measured_and_replayed(
         (["--source", "three"], "source domain 'three' is not in the data. Domains: one, two"),
         (["--replay", "8"], "Recipe two: `replay: 8`"),
         (["--replay", "4000", "--source", "one"], "`replay: 4000` needs as many"),
+        (["--replay", "8", "--source", "one", "--replay-only", "fakes"], "has no fakes one"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(

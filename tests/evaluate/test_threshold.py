@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 
 from lydite.data.preprocess import probability, verdict
 from lydite.errors import DataError
@@ -17,6 +17,7 @@ from lydite.evaluate.threshold import (
     best_temperature,
     best_threshold,
     fit_meaning,
+    smooth_threshold,
 )
 
 DIGEST = "a" * 64
@@ -35,23 +36,66 @@ def balanced(z: np.ndarray, targets: np.ndarray, threshold: float) -> float:
 @pytest.mark.parametrize("seed", range(5))
 def test_no_other_threshold_is_better(seed: int) -> None:
     z, targets = drawn(seed)
-    threshold, reached = best_threshold(z, targets)
+    reached = balanced(z, targets, best_threshold(z, targets))
     tried = [balanced(z, targets, t) for t in np.r_[z - 0.005, z, z + 0.005]]
     assert reached == pytest.approx(max(tried), abs=1e-12)
-    assert balanced(z, targets, threshold) == pytest.approx(reached, abs=1e-12)
+    meaning = fit_meaning(z, targets, DIGEST)
+    assert meaning.threshold == best_threshold(z, targets)
+    assert f"highest balanced accuracy on validation ({reached:.3f})" in meaning.rule
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_few_images_threshold_is_where_a_logistic_curve_says_one_half(seed: int) -> None:
+    z, targets = drawn(seed, n=50)
+    fakes, reals = (targets == 1).sum(), (targets == 0).sum()
+    wanted = np.where(targets == 1, (fakes + 1) / (fakes + 2), 1 / (reals + 2))
+    weight = np.where(targets == 1, 0.5 / fakes, 0.5 / reals)
+
+    def loss(beta: np.ndarray) -> float:
+        x = beta[0] * (z - 5) + beta[1]
+        return float(np.sum(weight * (np.logaddexp(0, x) - wanted * x)))
+
+    slope, offset = minimize(loss, [1.0, 0.0], method="BFGS", options={"gtol": 1e-9}).x
+    threshold = smooth_threshold(z, targets)
+    assert threshold == pytest.approx(5 - offset / slope, abs=1e-4)
+    meaning = fit_meaning(z, targets, DIGEST)
+    assert meaning.threshold == threshold
+    assert "logistic curve" in meaning.rule
+
+
+@pytest.mark.parametrize("apart", [1.0, 2.0])
+def test_with_few_images_the_curve_decides_better_than_the_best_split(apart: float) -> None:
+    rng = np.random.default_rng(7)
+    targets = np.repeat([0, 1], 16)
+    ideal = apart / 2  # both classes are drawn with a deviation of one
+    far = {"split": 0.0, "curve": 0.0}
+    for _ in range(200):
+        z = rng.normal(targets * apart, 1.0)
+        far["split"] += (best_threshold(z, targets) - ideal) ** 2
+        far["curve"] += (smooth_threshold(z, targets) - ideal) ** 2
+    assert far["curve"] < 0.5 * far["split"]
+
+
+def test_a_curve_that_falls_or_splits_cleanly_gives_a_threshold_too() -> None:
+    targets = np.repeat([0, 1], 8)
+    falling = -np.arange(16.0)
+    assert smooth_threshold(falling, targets) == best_threshold(falling, targets)
+    apart = np.r_[np.linspace(-9, -8, 8), np.linspace(8, 9, 8)]
+    assert smooth_threshold(apart, targets) == pytest.approx(0.0, abs=1e-6)
+    assert smooth_threshold(np.full(16, 3.0), targets) == 3.0
 
 
 def test_threshold_lies_midway_between_separated_classes() -> None:
-    assert best_threshold(np.array([1.0, 2.0, 6.0, 9.0]), np.array([0, 0, 1, 1])) == (4.0, 1.0)
+    assert best_threshold(np.array([1.0, 2.0, 6.0, 9.0]), np.array([0, 0, 1, 1])) == 4.0
 
 
 def test_equally_good_thresholds_resolve_to_the_middle() -> None:
     # thresholds 0.5, 2.5 and 4.5 all reach 2/3
     z = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
     targets = np.array([0, 1, 0, 1, 0, 1])
-    assert best_threshold(z, targets)[0] == 2.5
+    assert best_threshold(z, targets) == 2.5
     order = np.random.default_rng(0).permutation(6)
-    assert best_threshold(z[order], targets[order])[0] == 2.5
+    assert best_threshold(z[order], targets[order]) == 2.5
 
 
 def test_equal_scores_give_that_score_and_chance() -> None:

@@ -83,7 +83,7 @@ def test_few_shots_are_all_that_a_recipe_sees(tiny_manifest: Manifest, tmp_path:
     assert made.card.score.n == 2
 
 
-def replaying(**options: int) -> Recipe:
+def replaying(**options: int | str) -> Recipe:
     return Recipe.model_validate({"name": "TL", "start": {"network": "lydite-small"}, **options})
 
 
@@ -152,3 +152,12 @@ def test_a_quantized_detector_keeps_its_parents_threshold(
     made = execute(recipe, learning, Cache(tmp_path / "cache"), Options()).detector
     assert made.card.score.threshold == pytest.approx(far.threshold, abs=0.1)
     assert made.card.score.fitted_on == learning.val.digest
+
+
+def test_only_photographs_are_replayed_where_a_recipe_says_so(tiny_manifest: Manifest) -> None:
+    learning = learning_of(tiny_manifest)
+    mixed = learning.of(replaying(replay=8, replay_only="real"))
+    old = [row.label for row in mixed.train.rows() if row.domain == "two"]
+    assert old == ["real"] * 6
+    checked = [row.label for row in mixed.val.rows() if row.domain == "two"]
+    assert checked == ["real"] * 2

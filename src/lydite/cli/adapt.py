@@ -32,6 +32,7 @@ def adapt(
     also: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     shots: int | None = None,
     replay: int | None = None,
+    replay_only: str = "real",
     steps: int = 300,
     lr: float = 0.001,
     seed: int = 0,
@@ -70,7 +71,10 @@ def adapt(
     shots
         Learn from so many images of each class and domain, threshold included; all unless given.
     replay
-        Learn from so many images of each class and source domain besides, against forgetting.
+        Learn from so many photographs of each source domain besides, so that the pack leaves them
+        alone.
+    replay_only
+        The label of those; "both" for fakes as well, where a pack shall speak without its detector.
     steps
         Training steps.
     lr
@@ -102,7 +106,16 @@ def adapt(
     options["place"] = int(place) if place.lstrip("-").isdigit() else place
     data = validate(DataSpec, {"manifest": manifest, "seen": seen, "source": source}, "The data")
     options["balance"] = "pairs"
-    study = room.adaptation(detector, data, called, options, shots=shots, replay=replay, seed=seed)
+    study = room.adaptation(
+        detector,
+        data,
+        called,
+        options,
+        shots=shots,
+        replay=replay,
+        replay_only=None if replay_only == "both" else replay_only,
+        seed=seed,
+    )
     folder = out or Path("runs") / study.name
     how = StudyOptions(folder, None, replace, device, precision, progress_reporter())
     if dry_run:

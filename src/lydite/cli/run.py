@@ -62,14 +62,14 @@ def run(
     """
     from lydite.cli.study import results_text
     from lydite.config import validate
+    from lydite.recipe import NEWER
     from lydite.study.run import StudyOptions, plan_study, run_study
     from lydite.study.spec import DataSpec, Entry, Study, read_recipe
 
     made = read_recipe(recipe)
     data = validate(DataSpec, {"manifest": manifest, "seen": seen, "source": source}, "The data")
-    entry = Entry(
-        name=made.name, start=made.start, steps=made.steps, shots=made.shots, replay=made.replay
-    )
+    given = {name: getattr(made, name) for name in ("name", "start", "steps", *NEWER)}
+    entry = Entry(**given)
     study = Study(name=made.name, data=data, recipes=(entry,), seeds=(made.seed,))
     folder = out or Path("runs") / made.name
     options = StudyOptions(folder, None, replace, device, precision, progress_reporter())

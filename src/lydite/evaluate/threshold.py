@@ -13,12 +13,15 @@ from lydite.errors import DataError
 from lydite.evaluate import metrics
 from lydite.evaluate.kernels import Float64, Int64
 
+#: with fewer images than this of a class the best split is mostly chance, and a curve is fitted
+FEW = 50
 #: class-balanced error allowed outside the unsure band
 BAND_ERROR = 0.05
 #: the band never reaches beyond 0.5 plus or minus this
 BAND_LIMIT = 0.45
 #: where a threshold comes from, in the card's words; balanced accuracy follows in brackets
 CHOSEN = "highest balanced accuracy on validation"
+SMOOTH = "where a logistic curve says even odds, the images being few; balanced accuracy there"
 KEPT = "the parent's, moved as far as its validation scores moved; balanced accuracy there"
 SWAPPED = (
     "The validation AUC is {auc:.3f}, under 0.5: fakes score lower than reals. "
@@ -54,13 +57,13 @@ def fit_meaning(
     area = metrics.auc(values, classes)
     if area is not None and area < 0.5:
         warnings.warn(SWAPPED.format(auc=area), stacklevel=2)
-    chosen, reached = best_threshold(values, classes)
-    kept = threshold is not None
+    origin = KEPT
     if threshold is None:
-        threshold = chosen
-    else:
-        above = values > threshold
-        reached = float((above[classes == 1].mean() + (~above)[classes == 0].mean()) / 2)
+        few = min(fakes, classes.size - fakes) < FEW
+        origin = SMOOTH if few else CHOSEN
+        threshold = smooth_threshold(values, classes) if few else best_threshold(values, classes)
+    above = values > threshold
+    reached = float((above[classes == 1].mean() + (~above)[classes == 0].mean()) / 2)
     temperature = best_temperature(values - threshold, classes)
     meaning = ScoreMeaning(threshold=threshold, temperature=temperature)
     half, error, inside = unsure_band(probability(values, meaning), classes)
@@ -69,20 +72,20 @@ def fit_meaning(
             "band": (0.5 - half, 0.5 + half),
             "fitted_on": digest,
             "n": int(classes.size),
-            "rule": _rule(KEPT if kept else CHOSEN, reached, half, error, inside),
+            "rule": _rule(origin, reached, half, error, inside),
         }
     )
 
 
-def best_threshold(z: Float64, targets: Int64) -> tuple[float, float]:
-    """Return the z that splits best, and the balanced accuracy it reaches.
+def best_threshold(z: Float64, targets: Int64) -> float:
+    """Return the z that splits best: of the highest balanced accuracy.
 
     Candidates lie midway between neighboring distinct scores. Of several equally good ones the
     one nearest to the middle of their range is taken, the lower one if two are equally near.
     """
     distinct, where = np.unique(z, return_inverse=True)
     if distinct.size == 1:
-        return float(distinct[0]), 0.5
+        return float(distinct[0])
     fakes = np.bincount(where, weights=targets == 1)
     reals = np.bincount(where, weights=targets == 0)
     # balanced accuracy times 2 * fakes * reals: whole numbers, so that ties are exact
@@ -91,8 +94,34 @@ def best_threshold(z: Float64, targets: Int64) -> tuple[float, float]:
     middles = distinct[:-1] + np.diff(distinct) / 2
     best = middles[quality == quality.max()]
     center = best[0] + (best[-1] - best[0]) / 2
-    threshold = float(best[np.argmin(np.abs(best - center))])
-    return threshold, float(quality.max() / (2 * fakes.sum() * reals.sum()))
+    return float(best[np.argmin(np.abs(best - center))])
+
+
+def smooth_threshold(z: Float64, targets: Int64) -> float:
+    """Return the z at which a logistic curve through the scores says one half.
+
+    The curve has the lowest class-balanced log loss with Platt's smoothed targets (Platt 1999);
+    every image has a say in it, where the best split hangs on the few nearest to it. Scores that
+    do not rise with the targets have no such curve; they get the best split.
+    """
+    center, spread = float(z.mean()), float(z.std())
+    if spread == 0:
+        return center
+    x = np.stack([(z - center) / spread, np.ones_like(z)])
+    wanted, weight = _platt(targets)
+    beta = np.zeros(2)
+    for _ in range(100):  # Newton's method; the loss is convex, and smooth targets keep it bounded
+        p = 0.5 * (1 + np.tanh(0.5 * (beta @ x)))
+        slope = x @ (weight * (p - wanted))
+        if np.abs(slope).max() < 1e-10:
+            break
+        bend = (x * (weight * p * (1 - p))) @ x.T + 1e-12 * np.eye(2)
+        step = np.linalg.solve(bend, slope)
+        beta = beta - step / max(1.0, float(np.abs(step).max()))
+    if beta[0] <= 0:
+        return best_threshold(z, targets)
+    # where the curve is nearly flat its middle can lie far outside of all scores
+    return float(np.clip(center - spread * beta[1] / beta[0], z.min(), z.max()))
 
 
 def best_temperature(x: Float64, targets: Int64) -> float:
@@ -105,10 +134,7 @@ def best_temperature(x: Float64, targets: Int64) -> float:
     spread = float(np.sqrt(np.mean(x**2)))
     if spread == 0:
         return 1.0
-    fakes = int((targets == 1).sum())
-    reals = targets.size - fakes
-    wanted = np.where(targets == 1, (fakes + 1) / (fakes + 2), 1 / (reals + 2))
-    weight = np.where(targets == 1, 0.5 / fakes, 0.5 / reals)
+    wanted, weight = _platt(targets)
     unit = x / spread
 
     def slope(log_scale: float) -> float:
@@ -120,6 +146,14 @@ def best_temperature(x: Float64, targets: Int64) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if slope(middle) < 0 else (low, middle)
     return float(spread / np.exp((low + high) / 2))
+
+
+def _platt(targets: Int64) -> tuple[Float64, Float64]:
+    """Return smoothed targets, and weights that make both classes count one half."""
+    fakes = int((targets == 1).sum())
+    reals = targets.size - fakes
+    wanted = np.where(targets == 1, (fakes + 1) / (fakes + 2), 1 / (reals + 2))
+    return wanted, np.where(targets == 1, 0.5 / fakes, 0.5 / reals)
 
 
 def unsure_band(p_fake: Float64, targets: Int64) -> tuple[float, float, float]:

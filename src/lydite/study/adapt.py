@@ -53,6 +53,7 @@ def adaptation(
     *,
     shots: Shots | None = None,
     replay: Shots | None = None,
+    replay_only: str | None = None,
     seed: int = 0,
 ) -> Study:
     """Return the study that adapts a detector and measures it beside its base.
@@ -64,6 +65,7 @@ def adaptation(
         options: of the step `adapt`.
         shots: images of each class and domain to learn from; all unless given.
         replay: images of each class and source domain to learn from besides; none unless given.
+        replay_only: the label of those; both unless given.
         seed: of every random choice.
 
     Raises:
@@ -79,7 +81,10 @@ def adaptation(
     step = parse_step({"adapt": options})
     start = Start(detector=detector)
     value = {"name": name, "approach": "adapt", "start": start, "steps": (step,)}
-    adapted = validate(Entry, value | {"shots": shots, "replay": replay}, "The adaptation")
+    value |= {"shots": shots, "replay": replay}
+    if replay is not None:
+        value["replay_only"] = replay_only
+    adapted = validate(Entry, value, "The adaptation")
     return Study(
         name=f"adapt-{name}"[:60],
         title=f"{detector.name}, adapted to {', '.join(data.seen)}",

@@ -57,7 +57,10 @@ class Learning:
                 "as `source` of the study's data (--source), or take `replay` out."
             )
         mine = few_of or (self.train, self.val)
-        old = few(self.old, recipe.replay, recipe.seed, option="replay", beside=mine)
+        chosen = self.old
+        if recipe.replay_only is not None:
+            chosen = chosen.select(label=recipe.replay_only)
+        old = few(chosen, recipe.replay, recipe.seed, option="replay", beside=mine)
         return Learning(mine[0].joined(old[0]), mine[1].joined(old[1]))
 
 

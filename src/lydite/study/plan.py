@@ -145,12 +145,13 @@ def require_replayable(study: Study, learning: Learning) -> None:
     there = set(zip(old.column("domain"), old.column("label"), strict=True))
     for recipe in study.runs():
         for domain in study.data.source if recipe.replay is not None else ():
-            missing = [label for label in study.data.labels if (domain, label) not in there]
+            wanted = (recipe.replay_only,) if recipe.replay_only else study.data.labels
+            missing = [label for label in wanted if (domain, label) not in there]
             if missing:
                 raise DataError(
-                    f"Recipe {recipe.name}: `replay` needs images of both classes, but the train "
-                    f"split of {domain} has no {missing[0]} one. Take the domain out of `source`, "
-                    "or `replay` out of the recipe."
+                    f"Recipe {recipe.name}: `replay` needs images labeled {' and '.join(wanted)}, "
+                    f"but the train split of {domain} has no {missing[0]} one. Take the domain out "
+                    "of `source`, or `replay` out of the recipe."
                 )
 
 
@@ -177,8 +178,9 @@ def require_apart(study: Study, test: Manifest) -> None:
 
 def _replayed(study: Study, recipe: Recipe) -> str:
     """Return what a plan says of a recipe's replay."""
+    what = f"{recipe.replay_only} images" if recipe.replay_only else "images of each class"
     return (
-        f"{recipe.name} learns from {recipe.replay} images of each class of "
+        f"{recipe.name} learns from {recipe.replay} {what} of "
         f"{', '.join(study.data.source)} besides, against forgetting."
     )
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from lydite.config import Frozen, validate
 from lydite.errors import ConfigError, FileError, unknown_name
-from lydite.recipe import AnyStep, Recipe, Shots, Start
+from lydite.recipe import NEWER, AnyStep, Recipe, Shots, Start
 
 STUDY_VERSION = 1
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")]
@@ -113,6 +113,7 @@ class Entry(Frozen):
         shots: few images to learn from, see `Recipe`; those of `after` unless given.
         replay: images of each class and source domain to learn from besides, see `Recipe`; those
             of `after` unless given.
+        replay_only: the label of those, see `Recipe`; that of `after` unless given.
     """
 
     name: Name
@@ -123,6 +124,7 @@ class Entry(Frozen):
     seeds: Seeds | None = None
     shots: Shots | None = None
     replay: Shots | None = None
+    replay_only: str | None = None
 
 
 class BenchSpec(Frozen):
@@ -187,16 +189,12 @@ class Study(Frozen):
         """Return every recipe written out in full, `after` followed, for one seed."""
         full: dict[str, Recipe] = {}
         for entry in self.recipes:
+            value = {name: getattr(entry, name) for name in ("start", "steps", *NEWER)}
             if entry.after is not None:
                 base = full[entry.after]
-                start, steps = base.start, base.steps + entry.steps
-                shots, replay = entry.shots or base.shots, entry.replay or base.replay
-            else:
-                assert entry.start is not None, "the validator allows no other case"
-                start, steps, shots, replay = entry.start, entry.steps, entry.shots, entry.replay
-            full[entry.name] = Recipe(
-                name=entry.name, start=start, steps=steps, seed=seed, shots=shots, replay=replay
-            )
+                value |= {"start": base.start, "steps": base.steps + entry.steps}
+                value |= {name: value[name] or getattr(base, name) for name in NEWER}
+            full[entry.name] = Recipe(name=entry.name, seed=seed, **value)
         return list(full.values())
 
     def runs(self) -> list[Recipe]:
