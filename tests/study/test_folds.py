@@ -63,12 +63,20 @@ def test_labels_and_exclusions_of_a_fold_count(tiny_manifest: Manifest, tmp_path
     assert own.data.exclude == ("three", "two")
 
 
+def test_a_fold_leaves_out_what_it_skips(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    folds = [{"name": "a", "seen": ["one"], "skip": ["FT"]}, {"name": "b", "seen": ["two"]}]
+    study = study_of(tiny_manifest, tmp_path, folds=folds)
+    names = [[r.name for r in of_fold(study, fold).recipes] for fold in study.folds]
+    assert names == [["BL"], ["BL", "FT"]]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"folds": []}, "either `seen` in `data`, or `folds`"),
         ({"folds": [{"name": "a", "seen": ["one"]}, {"name": "a", "seen": ["two"]}]}, "same name"),
         ({"folds": [{"name": "a", "seen": []}]}, "at least 1 item"),
+        ({"folds": [{"name": "a", "seen": ["one"], "skip": ["TF"]}]}, "fold a: .*'TF'"),
     ],
 )
 def test_what_makes_no_study_is_refused(

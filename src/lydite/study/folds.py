@@ -45,7 +45,8 @@ def of_fold(study: Study, fold: Fold) -> Study:
     data["exclude"] = [*data["exclude"], *fold.exclude]
     data["labels"] = list(fold.labels or data["labels"])
     known = {"seen": "+".join(fold.seen), "source": "+".join(data["source"]), **fold.values}
-    value["recipes"] = _filled(value["recipes"], known, fold.name)
+    kept = [recipe for recipe in value["recipes"] if recipe["name"] not in fold.skip]
+    value["recipes"] = _filled(kept, known, fold.name)
     value["name"] = f"{study.name[: 60 - len(fold.name)]}-{fold.name}"
     value["title"] = f"{study.title or study.name}: {fold.name}"
     return validate(Study, value, f"Fold {fold.name}")

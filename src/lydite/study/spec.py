@@ -87,6 +87,7 @@ class Fold(Frozen):
         source: instead of that of `data`.
         exclude: further domains that are left out.
         labels: instead of those of `data`.
+        skip: recipes that this fold leaves out, having too few images for them, say.
         values: what `{name}` in the recipes' strings stands for, by name; `{seen}` and
             `{source}` are known.
     """
@@ -96,6 +97,7 @@ class Fold(Frozen):
     source: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     labels: tuple[str, str] | None = None
+    skip: tuple[Name, ...] = ()
     values: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], str] = {}
 
 
@@ -169,6 +171,10 @@ class Study(Frozen):
             raise ValueError("two recipes have the same name")
         if len({fold.name for fold in self.folds}) != len(self.folds):
             raise ValueError("two folds have the same name")
+        for fold in self.folds:
+            for name in fold.skip:
+                if name not in names:
+                    raise ValueError(f"fold {fold.name}: {unknown_name('recipe', name, names)}")
         if bool(self.data.seen) == bool(self.folds):
             raise ValueError("give either `seen` in `data`, or `folds` with one each")
         if self.reference is not None and self.reference not in names:
