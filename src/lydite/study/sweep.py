@@ -78,6 +78,7 @@ def placement_study(
         data=DataSpec(
             manifest=manifest,
             seen=tuple(target),
+            source=tuple(source),
             exclude=tuple(sorted(domains - {*target, *source})) if source else (),
             sources=base.card.sources,
         ),

@@ -12,8 +12,12 @@ from lydite.study.spec import Study
 from lydite.transfer.layers import parameters_of
 from lydite.transfer.placement_sweep import AUC_GAIN, BASE, Role, Sweep, Trial
 
-#: what results call the learned images and the others: taken together, and as a mean over domains
-_GROUPS = (("seen", "seen"), ("unseen", "unseen-mean"))
+#: what results call a role's images: where detectors are compared, and where one is measured
+_GROUPS: dict[Role, tuple[str, str]] = {
+    "target": ("seen", "seen"),
+    "source": ("source", "source"),
+    "others": ("unseen", "unseen-mean"),
+}
 
 
 def swept(base: Detector, study: Study, results: Sequence[Result], source: Sequence[str]) -> Sweep:
@@ -60,11 +64,17 @@ def _beside(base: Detector, also: Sequence[str]) -> int:
     return sum(p.numel() for name, p in base.network.named_parameters() if name in learned)
 
 
+def _roles(rest: Role) -> list[tuple[Role, tuple[str, str]]]:
+    """Return the roles that a sweep has, and what results call their images."""
+    both: tuple[Role, ...] = ("target", rest)
+    return [(role, _GROUPS[role]) for role in both]
+
+
 def _levels(base: Result, rest: Role) -> tuple[Figure, ...]:
     """Return accuracy and AUC of the base by role."""
     found = [
         (base.figure(metric, group=averaged, split="test"), role)
-        for role, (_, averaged) in zip(("target", rest), _GROUPS, strict=True)
+        for role, (_, averaged) in _roles(rest)
         for metric in ("accuracy", "auc")
     ]
     return tuple(_filed(figure, role) for figure, role in found if figure is not None)
@@ -73,7 +83,7 @@ def _levels(base: Result, rest: Role) -> tuple[Figure, ...]:
 def _gains(before: Result, after: Result, rest: Role) -> tuple[Figure, ...]:
     """Return what an adapter changed, by role: accuracy, paired by image, and AUC."""
     figures = []
-    for role, (group, averaged) in zip(("target", rest), _GROUPS, strict=True):
+    for role, (group, averaged) in _roles(rest):
         paired = after.figure(GAIN, group=group, split="test", against=BASE)
         if paired is not None:
             figures.append(_filed(paired, role))

@@ -33,7 +33,7 @@ class Trial(Frozen):
         card_digest: of the adapted detector's card.
         trainable_parameters: how many values learned.
         figures: `accuracy_gain`, paired by image, and `auc_gain`, both against the base; `slice`
-            names role and split. The AUC of several source or other domains is a mean over them.
+            names role and split. The AUC of several other domains is a mean over them.
     """
 
     place: str
