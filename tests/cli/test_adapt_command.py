@@ -48,7 +48,7 @@ def test_a_pack_of_an_int8_detector_is_measured_written_and_predicts(
     assert value["card"]["name"] == "two"
     assert value["card"]["limits"] == ["Knows one."]  # what the base cannot do, the pack cannot
     (edit,) = value["card"]["edits"]
-    assert (edit["op"], edit["kind"]) == ("add_adapter", "residual-separable")
+    assert (edit["op"], edit["kind"]) == ("add_adapter", "separable")
     assert value["adapted"]["seen"] == ["two"]
     assert value["card"]["score"]["n"] == 2  # of four shots a class, one is for the threshold
     against = [f for f in value["adapted"]["figures"] if f["slice"].get("against") == "base"]

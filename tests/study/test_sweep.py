@@ -69,7 +69,7 @@ def test_a_sweep_keeps_ranking_and_measurements(
     assert kept.sweep is not None
     made = kept.sweep
     assert (made.target, made.source, made.network) == (("two",), ("one",), "lydite-small")
-    assert (made.step["adapter"], made.step["steps"], made.shots) == ("residual-separable", 1, None)
+    assert (made.step["adapter"], made.step["steps"], made.shots) == ("separable", 1, None)
     assert "place" not in made.step
     assert str(folder) not in (swept / "placement.json").read_text("utf-8")
     assert [(trial.place, trial.seed) for trial in made.trials] == [(p, 0) for p in PLACES]

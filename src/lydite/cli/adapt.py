@@ -27,14 +27,14 @@ def adapt(
     seen: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")],
     source: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     name: str | None = None,
-    adapter: str = "residual-separable",
+    adapter: str = "separable",
     place: str = "auto",
     also: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     shots: int | None = None,
     replay: int | None = None,
     replay_only: str = "real",
-    steps: int = 300,
-    lr: float = 0.001,
+    steps: int = 600,
+    lr: float = 0.003,
     seed: int = 0,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
@@ -62,7 +62,7 @@ def adapt(
     name
         What predictions call the pack; the domains' names unless given.
     adapter
-        residual-separable, separable (the paper's), bottleneck, lora, affine or linear.
+        separable (the paper's), residual-separable, bottleneck, lora, affine or linear.
     place
         Where it goes: auto (predicted from the images), first, middle, last, paper, a stage's name
         or its number.

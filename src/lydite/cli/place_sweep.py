@@ -34,11 +34,11 @@ class SweepOptions:
         precision: with --sweep: auto, float32 or bfloat16.
     """
 
-    adapter: str = "residual-separable"
+    adapter: str = "separable"
     also: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ()
     shots: int | None = None
-    steps: int = 300
-    lr: float = 0.001
+    steps: int = 600
+    lr: float = 0.003
     seeds: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative="")] = (0,)
     dry_run: Annotated[bool, Parameter(negative="")] = False
     replace: Annotated[bool, Parameter(negative="")] = False

@@ -109,7 +109,8 @@ class Adapt(Step, TrainSettings):
     kind: ClassVar[str] = "adapt"
     quiet: ClassVar[frozenset[str]] = frozenset({"predictor"})
 
-    steps: Annotated[int, Field(ge=1, le=10_000_000)] = 300
+    steps: Annotated[int, Field(ge=1, le=10_000_000)] = 600
+    lr: Annotated[float, Field(gt=0, le=10)] = 3e-3
     warmup: Fraction = 0.05
     place: StrictInt | str
     adapter: AdapterKind = "separable"
