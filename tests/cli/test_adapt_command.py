@@ -72,6 +72,10 @@ def test_a_pack_of_an_int8_detector_is_measured_written_and_predicts(
         if f["metric"] == "accuracy" and f["slice"] == where
     )
     assert both == pytest.approx(sum(right) / len(right))
+    folder = Path(value["pack"])
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    assert value["adapted"]["cost"]["pack_bytes"] == size
+    assert value["base"]["cost"]["pack_bytes"] is None
     gains = [f for f in value["adapted"]["figures"] if f["metric"] == "accuracy_gain"]
     assert any(f["slice"].get("with") == "base" for f in gains)
 

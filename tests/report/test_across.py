@@ -34,7 +34,7 @@ def result(recipe: str, seed: int, accuracy: float, **changes: object) -> Result
             StepCost(step={"adapt": {}}, key=sha("s"), seconds=90.0 + 60 * seed,
                      trainable_parameters=912, peak_bytes=(500 + seed) * 10**6),
         ),
-        "cost": Cost(parameters=1000, macs=1, size_bytes=1),
+        "cost": Cost(parameters=1000, macs=1, size_bytes=1, pack_bytes=12_490),
         "figures": (
             Figure(metric="accuracy", value=accuracy, low=accuracy - 0.1, high=accuracy + 0.1,
                    n=9, slice=where),
@@ -51,11 +51,22 @@ FOLDS = {
 
 def test_cells_are_means_over_seeds_and_dashes_where_nothing_was_measured() -> None:
     header, first, second = grid(FOLDS, "seen")
-    assert header == ["recipe", "parameters", "trained", "minutes", "peak MB", "to-<b>", "to-c"]
+    assert header == ["recipe", "parameters", "trained", "minutes", "peak MB", "pack kB"] + list(
+        FOLDS
+    )
     # minutes 1.5, 2.5 and 1.5; peaks 500, 501 and 500 MB
-    assert first == ["A", "1,000", "912", "1.8", "500", "0.850 ± 0.071", "0.600 [0.500, 0.700]"]
+    assert first == [
+        "A",
+        "1,000",
+        "912",
+        "1.8",
+        "500",
+        "12.5",
+        "0.850 ± 0.071",
+        "0.600 [0.500, 0.700]",
+    ]
     assert second[-2:] == ["0.700 [0.600, 0.800]", "-"]
-    assert across_table(FOLDS, "seen").splitlines()[1] == "| --- |" + " ---: |" * 6
+    assert across_table(FOLDS, "seen").splitlines()[1] == "| --- |" + " ---: |" * 7
 
 
 def test_a_pack_has_a_row_for_its_answer_together_with_its_base() -> None:
@@ -69,8 +80,11 @@ def test_a_pack_has_a_row_for_its_answer_together_with_its_base() -> None:
 
 
 def test_what_trains_nothing_costs_nothing() -> None:
-    row = grid({"f": [result("BL", 0, 0.5, steps=())]}, "seen")[1]
-    assert row[2:5] == ["-", "-", "-"]
+    row = grid(
+        {"f": [result("BL", 0, 0.5, steps=(), cost=Cost(parameters=1000, macs=1, size_bytes=1))]},
+        "seen",
+    )[1]
+    assert row[2:6] == ["-"] * 4
 
 
 def test_a_page_is_filled_from_a_folder_of_folds(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def grid(folds: Mapping[str, Sequence[Result]], view: str) -> list[list[str]]:
     """
     metric, group, _ = VIEWS[view]
     recipes = list(dict.fromkeys(r.recipe for results in folds.values() for r in results))
-    header = ["recipe", "parameters", "trained", "minutes", "peak MB", *folds]
+    header = ["recipe", "parameters", "trained", "minutes", "peak MB", "pack kB", *folds]
     rows = []
     for recipe in recipes:
         mine = {name: [r for r in found if r.recipe == recipe] for name, found in folds.items()}
@@ -59,7 +59,7 @@ def grid(folds: Mapping[str, Sequence[Result]], view: str) -> list[list[str]]:
         base = next((f.slice[WITH] for r in every for f in r.figures if WITH in f.slice), None)
         if base is not None:
             cells = [_cell(found, metric, where | {WITH: base}) for found in mine.values()]
-            rows.append([f"{recipe} with {base}", "", "", "", "", *cells])
+            rows.append([f"{recipe} with {base}", *[""] * len(_costs(every)), *cells])
     return [header, *rows]
 
 
@@ -106,12 +106,14 @@ def _costs(results: Sequence[Result]) -> list[str]:
         max((step.peak_bytes for step in result.steps if step.peak_bytes), default=None)
         for result in results
     ]
+    packs = [r.cost.pack_bytes for r in results if r.cost.pack_bytes is not None]
     known = [peak for peak in peaks if peak is not None]
     return [
         f"{parameters:,.0f}",
         f"{statistics.mean(trained):,.0f}" if trained else "-",
         f"{statistics.mean(minutes):.1f}" if any(minutes) else "-",
         f"{statistics.mean(known) / 1e6:,.0f}" if known else "-",
+        f"{statistics.mean(packs) / 1e3:.1f}" if packs else "-",
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from lydite.card import ONNX_NAME, Figure
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector, versions
+from lydite.errors import ConfigError
 from lydite.evaluate.compare import compare
 from lydite.evaluate.score import score_detector
 from lydite.evaluate.summary import summarize
@@ -28,6 +30,7 @@ from lydite.recipe import Progress
 from lydite.study.execute import Made
 from lydite.study.results import Cost, Result
 from lydite.study.spec import BenchSpec, Study
+from lydite.transfer.packs import make_pack
 
 #: the step whose result ships as a pack, and is asked together with its base
 PACKED = "adapt"
@@ -128,6 +131,15 @@ def _packed(item: Shipped, shipped: Sequence[Shipped]) -> Shipped | None:
     return next((s for s in shipped if s.detector.card.key == item.detector.card.parent), None)
 
 
+def _pack_bytes(base: Shipped, item: Shipped) -> int | None:
+    """Return the size of a pack, or None where so much was changed that none can be made."""
+    name = re.sub(r"[^a-z0-9_-]", "-", item.made.recipe.name.lower())
+    try:
+        return make_pack(base.detector, item.detector, name).size_bytes
+    except ConfigError:
+        return None
+
+
 def _with_pack(
     item: Shipped, base: Shipped, seen: Sequence[str], source: Sequence[str]
 ) -> list[Figure]:
@@ -201,6 +213,7 @@ def _result(
         latency_ratio=latency.ratio,
         latency_ratio_low=latency.ratio_low,
         latency_ratio_high=latency.ratio_high,
+        pack_bytes=None if packed is None else _pack_bytes(packed, item),
     )
     return Result(
         study=study.name,

@@ -32,6 +32,8 @@ class Cost(Frozen):
         latency_ratio: reference's median over this one's, same interleaved run (above 1: faster).
         latency_ratio_low: lower end of its 95 % interval; None in results of before it was taken.
         latency_ratio_high: upper end.
+        pack_bytes: all files of the pack that makes this detector out of another one of the study;
+            None where it is no pack.
     """
 
     parameters: int
@@ -43,6 +45,7 @@ class Cost(Frozen):
     latency_ratio: float | None = None
     latency_ratio_low: float | None = None
     latency_ratio_high: float | None = None
+    pack_bytes: int | None = None
 
 
 class StepCost(Frozen):
