@@ -86,3 +86,16 @@ def test_no_group_is_left_for_the_threshold() -> None:
 def test_too_few_images_are_refused_with_their_number() -> None:
     with pytest.raises(DataError, match="as many real images of a.*there are 5"):
         few(manifest(("a",), groups=5), 8, 0)
+
+
+def test_one_image_under_two_names_stays_on_one_side() -> None:
+    new = manifest(("a",))
+    copies = {name: new.column(name) for name in new.table.column_names}
+    copies |= {"domain": ["old"] * len(new), "group": [f"other{g}" for g in new.column("group")]}
+    old = from_columns(copies, Path())
+    mine = few(new, 8, seed=0)
+    theirs = few(old, 8, seed=1, option="replay", beside=mine)
+    learned, checked = (
+        {*a.column("sha256"), *b.column("sha256")} for a, b in zip(mine, theirs, strict=True)
+    )
+    assert not learned & checked

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lydite.cli import main
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.errors import CardError, ConfigError
@@ -53,6 +54,11 @@ def test_a_fold_is_an_ordinary_study(tiny_manifest: Manifest, tmp_path: Path) ->
     assert second.recipes[0].start.detector == Path("runs/one/detectors/two-one")
 
 
+def test_long_names_of_folds_fit(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    study = study_of(tiny_manifest, tmp_path, folds=[{"name": "f" * 61, "seen": ["one"]}])
+    assert of_fold(study, study.folds[0]).name.startswith("pairs-f")
+
+
 def test_labels_and_exclusions_of_a_fold_count(tiny_manifest: Manifest, tmp_path: Path) -> None:
     fold = {"name": "pets", "seen": ["one"], "labels": ["cat", "dog"], "exclude": ["two"]}
     data = {"manifest": tmp_path / "given.parquet", "exclude": ["three"]}
@@ -76,6 +82,7 @@ def test_a_fold_leaves_out_what_it_skips(tiny_manifest: Manifest, tmp_path: Path
         ({"folds": []}, "either `seen` in `data`, or `folds`"),
         ({"folds": [{"name": "a", "seen": ["one"]}, {"name": "a", "seen": ["two"]}]}, "same name"),
         ({"folds": [{"name": "a", "seen": []}]}, "at least 1 item"),
+        ({"folds": [{"name": "cache", "seen": ["one"]}]}, "cannot be called cache"),
         ({"folds": [{"name": "a", "seen": ["one"], "skip": ["TF"]}]}, "fold a: .*'TF'"),
     ],
 )
@@ -120,6 +127,8 @@ def test_folds_share_manifest_and_cache_and_are_not_run_twice(
     assert sum("already finished" in line for line in said) == 2
     assert read_folds(tmp_path / "out") == results
     assert write_report(tmp_path / "out" / "to-one").is_file()
+    assert main(["report", str(tmp_path / "out"), "-o", str(tmp_path / "all.html")]) == 0
+    assert "to-two/report.html" in (tmp_path / "all.html").read_text("utf-8")
 
 
 def test_no_fold_runs_before_all_can(tiny_manifest: Manifest, tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from lydite.card import Architecture
+from lydite.compress.quantize import Quantize
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.errors import BusyError, ConfigError, DataError, ResumeError
 from lydite.files import TEMPORARY_PREFIX, lock_folder, sha256_file
 from lydite.study.results import Result, read_results
-from lydite.study.run import StudyOptions, plan_study, run_study
+from lydite.study.run import StudyOptions, finished, load_data, plan_study, run_study
 from lydite.study.spec import Study
 
 TINY = {"network": "lydite-small", "config": {"widths": [8, 16]}}
@@ -380,3 +381,20 @@ def test_twenty_kills_at_random_moments(tiny_manifest: Manifest, tmp_path: Path)
                 Detector.load(card.parent)
     subprocess.run(command, check=True, capture_output=True)
     assert same_weights(tmp_path, whole)
+
+
+def test_what_a_step_does_now_counts_although_the_plan_is_the_same(
+    done: tuple[Study, StudyOptions, list[Result]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, options, _ = done
+    data = load_data(study.data, options.folder)
+    assert finished(study, data, options.folder) is not None
+    monkeypatch.setattr(Quantize, "version", Quantize.version + 1)
+    assert finished(study, data, options.folder) is None
+
+
+def test_a_misspelled_exclusion_is_named(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    study = make(tiny_manifest, tmp_path)
+    data = study.data.model_copy(update={"exclude": ("tow",)})
+    with pytest.raises(DataError, match="`exclude`: Unknown domain 'tow'. Did you mean 'two'"):
+        load_data(data, tmp_path)

@@ -10,7 +10,7 @@ import yaml
 from lydite.errors import ConfigError, FileError
 from lydite.recipe import parse_step
 from lydite.study.schema import json_schema
-from lydite.study.spec import builtin_studies, read_recipe, read_study
+from lydite.study.spec import Study, builtin_studies, read_recipe, read_study
 
 GOOD = """
 name: small
@@ -153,10 +153,30 @@ def test_replay_belongs_to_a_recipe_and_those_after_it(tmp_path: Path) -> None:
     text = GOOD.replace("    start:", "    replay: 8\n    start:")
     one, other = read_study(write(tmp_path, text)).runs()
     assert (one.replay, other.replay) == (8, 8)
-    own = read_study(write(tmp_path, text + "    replay: 4\n")).runs()[1]
-    assert own.replay == 4
-    value = own.model_dump(mode="json")
-    assert value["replay"] == 4
+    with pytest.raises(ConfigError, match="`replay` would hold for them too"):
+        read_study(write(tmp_path, text + "    replay: 4\n"))
+    value = other.model_dump(mode="json")
+    assert value["replay"] == 8
     assert "shots" not in value
-    assert type(own).model_validate(value) == own
+    assert type(other).model_validate(value) == other
     assert "replay" not in read_study(write(tmp_path, GOOD)).runs()[0].model_dump(mode="json")
+
+
+def test_few_images_for_steps_that_were_to_learn_from_all_are_refused() -> None:
+    start = {"network": "lydite-small"}
+    value: dict[str, object] = {
+        "name": "s",
+        "data": {"demo": {}, "seen": ["a"]},
+        "recipes": [
+            {"name": "BL", "start": start, "steps": ["train"]},
+            {"name": "few", "after": "BL", "steps": ["finetune"], "shots": 8},
+        ],
+    }
+    with pytest.raises(ValueError, match=r"few comes after BL, .* `shots` would hold for them too"):
+        Study.model_validate(value)
+    value["recipes"] = [
+        {"name": "BL", "start": start},
+        {"name": "few", "after": "BL", "steps": ["train"], "shots": 8},
+        {"name": "more", "after": "few", "steps": ["finetune"], "shots": 8},
+    ]
+    assert [recipe.shots for recipe in Study.model_validate(value).resolved(0)] == [None, 8, 8]

@@ -28,17 +28,25 @@ def report(
     """Turn a study's results into one HTML file that needs nothing beside itself.
 
     Args:
-        study: the study's folder.
+        study: the study's folder; of one with folds, each fold's page is made anew as well.
         out: the file to write; report.html in the study's folder unless given.
         no_images: leave sample images out of the page.
         json: print the page's path as JSON.
     """
     from lydite.errors import DataError
-    from lydite.report.html import write_report
+    from lydite.report.across import read_folds
+    from lydite.report.html import RESULTS, write_report
+    from lydite.report.overview import write_overview
 
     if not study.is_dir():
         raise DataError(f"{study} is not a study's folder. Make one with: lydite study STUDY.yaml")
-    path = write_report(study, out, images=not no_images)
+    folds = {} if (study / RESULTS).is_dir() else read_folds(study)
+    if folds:
+        for name in folds:
+            write_report(study / name, images=not no_images)
+        path = write_overview(study, study.resolve().name, folds, out)
+    else:
+        path = write_report(study, out, images=not no_images)
     size = path.stat().st_size
     emit({"report": str(path), "size_bytes": size}, json, f"{path.resolve().as_uri()}")
     return 0

@@ -33,7 +33,7 @@ def few(
         shots: images of each class and domain in all, at least 2.
         seed: of the choice.
         option: what a recipe calls `shots`, for messages.
-        beside: (train, val) that they join, whose groups do not change sides either.
+        beside: (train, val) that they join, whose groups and images do not change sides either.
 
     Raises:
         DataError: a domain has too few readable images of a class.
@@ -42,18 +42,19 @@ def few(
     rows = list(readable.rows())
     ordered = _ordered(rows, seed)
     validation = max(1, round(VALIDATION_SHARE * shots))
-    learned, checked = (_groups(part) for part in beside) if beside else (set(), set())
+    learned, checked = (_marks(part) for part in beside) if beside else (set(), set())
+    marks = [{row.group, row.sha256} - {""} for row in rows]
     check = {
-        kind: [place for place in members if rows[place].group not in learned][:validation]
+        kind: [place for place in members if not marks[place] & learned][:validation]
         for kind, members in ordered.items()
     }
     chosen = [place for places in check.values() for place in places]
-    apart = checked | {rows[place].group for place in chosen} - {""}
+    apart = checked.union(*(marks[place] for place in chosen))
     learn: list[int] = []
     for kind, members in ordered.items():
         taken = set(check[kind])
         rest = [place for place in members if place not in taken]
-        free = [place for place in rest if rows[place].group not in apart]
+        free = [place for place in rest if not marks[place] & apart]
         if len(check[kind]) < validation or len(free) < shots - validation:
             raise DataError(_too_few(option, shots, validation, kind, len(members), beside))
         learn += free[: shots - validation]
@@ -81,9 +82,9 @@ def _ordered(rows: Sequence[Row], seed: int) -> dict[tuple[str, str], list[int]]
     }
 
 
-def _groups(part: Manifest) -> set[str]:
-    """Return the groups of a selection, but not the mark of none."""
-    return set(part.column("group")) - {""}
+def _marks(part: Manifest) -> set[str]:
+    """Return what the images of a selection must not share with the other side."""
+    return {*part.column("group"), *part.column("sha256")} - {""}
 
 
 def _too_few(

@@ -97,7 +97,10 @@ def fill_across(page: Path, name: str, view: str, folder: Path, order: Sequence[
 
 
 def _costs(results: Sequence[Result]) -> list[str]:
-    """Return parameters, and what the recipe's training took: its own steps, not its start's."""
+    """Return parameters, and what all steps of the recipe took; what its start took is not known.
+
+    What was trained is that of the last step, which is none where it trains nothing.
+    """
     parameters = statistics.mean(result.cost.parameters for result in results)
     last = [result.steps[-1] for result in results if result.steps]
     trained = [step.trainable_parameters for step in last if step.trainable_parameters is not None]

@@ -27,6 +27,7 @@ from lydite.report.view import Line, columns_of, headline, kilobytes, lines_of, 
 from lydite.study.results import Result, read_results
 
 REPORT_NAME = "report.html"
+RESULTS = "results"
 _MANIFESTS = ("manifest.parquet", "data/manifest.parquet")
 #: metrics of the full table, in its order
 _METRICS = ("accuracy", "balanced_accuracy", "f1", "precision", "recall", "auc", "ap")

@@ -16,13 +16,19 @@ from lydite.report.html import REPORT_NAME
 from lydite.study.results import Result
 
 
-def write_overview(folder: Path, title: str, folds: Mapping[str, Sequence[Result]]) -> Path:
+def write_overview(
+    folder: Path,
+    title: str,
+    folds: Mapping[str, Sequence[Result]],
+    out: Path | None = None,
+) -> Path:
     """Write the page into the folder of all folds and return its file.
 
     Args:
         folder: with a folder for each fold.
         title: of the page.
         folds: results by fold.
+        out: the file to write; report.html in the folder unless given.
 
     Raises:
         FileError: the file cannot be written.
@@ -45,6 +51,6 @@ def write_overview(folder: Path, title: str, folds: Mapping[str, Sequence[Result
         views=views,
         version=__version__,
     )
-    path = folder / REPORT_NAME
+    path = out or folder / REPORT_NAME
     write_bytes(path, page.encode("utf-8"))
     return path

@@ -24,6 +24,7 @@ from lydite.study.plan import Plan
 from lydite.study.results import Result
 from lydite.study.run import StudyOptions, plan_study, run_study
 from lydite.study.spec import Fold, Study
+from lydite.training.team import Team
 
 _PLACE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
@@ -47,7 +48,7 @@ def of_fold(study: Study, fold: Fold) -> Study:
     known = {"seen": "+".join(fold.seen), "source": "+".join(data["source"]), **fold.values}
     kept = [recipe for recipe in value["recipes"] if recipe["name"] not in fold.skip]
     value["recipes"] = _filled(kept, known, fold.name)
-    value["name"] = f"{study.name[: 60 - len(fold.name)]}-{fold.name}"
+    value["name"] = f"{study.name}-{fold.name}"[:61]
     value["title"] = f"{study.title or study.name}: {fold.name}"
     return validate(Study, value, f"Fold {fold.name}")
 
@@ -67,14 +68,15 @@ def plan_folds(study: Study, options: StudyOptions, *, estimate: bool = True) ->
 def run_folds(study: Study, options: StudyOptions) -> dict[str, list[Result]]:
     """Run every fold to its results, by the fold's name; see `run_study`.
 
-    All folds are planned before the first one runs.
+    All folds are planned before the first one runs, by the leader where several processes share.
 
     Raises:
         LyditeError: see `run_study`; finished folds are kept, and not run again.
     """
     folds = list(_folds(study, options))
-    for _, own, of in folds:
-        plan_study(own, of, estimate=False)
+    if Team.current().leads:
+        for _, own, of in folds:
+            plan_study(own, of, estimate=False)
     results = {}
     for number, (fold, own, of) in enumerate(folds):
         options.progress("fold", number, len(folds), fold.name)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
-from lydite.errors import DataError, LyditeError, ResumeError
+from lydite.errors import DataError, LyditeError, ResumeError, unknown_name
 from lydite.files import lock_folder, read_json, write_json
 from lydite.recipe import Progress, Recipe, silent
 from lydite.study.cache import Cache
@@ -81,7 +81,12 @@ def load_data(spec: DataSpec, folder: Path, progress: Progress = silent) -> Stud
     Raises:
         DataError: a seen or source domain does not exist, or a split is empty.
     """
-    manifest = _manifest(spec, folder, progress).readable().select(label=list(spec.labels))
+    manifest = _manifest(spec, folder, progress).readable()
+    there = sorted(set(manifest.column("domain")))
+    for name in spec.exclude:
+        if name not in there:
+            raise DataError(f"`exclude`: {unknown_name('domain', name, there)}")
+    manifest = manifest.select(label=list(spec.labels))
     domains = sorted(set(manifest.column("domain")) - set(spec.exclude))
     for role, names in (("seen", spec.seen), ("source", spec.source)):
         strange = [name for name in names if name not in domains]
@@ -191,8 +196,8 @@ def finished(study: Study, data: StudyData, folder: Path) -> list[Result] | None
         found = known.get((recipe.name, recipe.seed))
         if found is None or found.spec != recipe.model_dump(mode="json"):
             return None
-        # what steps read besides the data may have changed although the plan has not
-        if any(step.material() for step in recipe.steps) and found.key != _key_of(recipe, data):
+        # what steps do, or read besides the data, may have changed although the plan has not
+        if found.key != _key_of(recipe, data):
             return None
         results.append(found)
     return results

@@ -78,6 +78,10 @@ class DataSpec(Frozen):
         return self
 
 
+#: folders beside those of the folds
+SHARED = ("cache", "data")
+
+
 class Fold(Frozen):
     """One of the divisions of the data that a study is repeated over.
 
@@ -129,6 +133,24 @@ class Entry(Frozen):
     replay_only: str | None = None
 
 
+def _require_same_images(entry: Entry, entries: tuple[Entry, ...]) -> None:
+    """Refuse few images for a recipe whose steps before were to learn from others.
+
+    A recipe learns from the same images in all of its steps, those that it shares among them.
+    """
+    known = {other.name: other for other in entries}
+    own = [name for name in NEWER if getattr(entry, name) is not None]
+    before = known.get(entry.after or "")
+    while own and before is not None:
+        if before.steps and any(getattr(before, name) != getattr(entry, name) for name in own):
+            raise ValueError(
+                f"recipe {entry.name} comes after {before.name}, whose steps learn from other "
+                f"images: `{own[0]}` would hold for them too. Let it start from that recipe's "
+                "detector instead (`start: {detector: ...}`)"
+            )
+        before = known.get(before.after or "")
+
+
 class BenchSpec(Frozen):
     """How latency is measured, all detectors in one interleaved run of onnxruntime."""
 
@@ -172,6 +194,10 @@ class Study(Frozen):
         if len({fold.name for fold in self.folds}) != len(self.folds):
             raise ValueError("two folds have the same name")
         for fold in self.folds:
+            if fold.name in SHARED:
+                raise ValueError(
+                    f"a fold cannot be called {fold.name}: all folds share that folder"
+                )
             for name in fold.skip:
                 if name not in names:
                     raise ValueError(f"fold {fold.name}: {unknown_name('recipe', name, names)}")
@@ -182,6 +208,8 @@ class Study(Frozen):
         for index, entry in enumerate(self.recipes):
             if (entry.after is None) == (entry.start is None):
                 raise ValueError(f"recipe {entry.name} needs either `after` or `start`")
+            if entry.after is not None and entry.after in names[:index]:
+                _require_same_images(entry, self.recipes)
             if entry.after is not None and entry.after not in names[:index]:
                 raise ValueError(unknown_name("earlier recipe", entry.after, names[:index]))
         return self
