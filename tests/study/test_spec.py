@@ -9,8 +9,9 @@ import yaml
 
 from lydite.errors import ConfigError, FileError
 from lydite.recipe import parse_step
+from lydite.study.reading import builtin_studies, read_recipe, read_study
 from lydite.study.schema import json_schema
-from lydite.study.spec import Study, builtin_studies, read_recipe, read_study
+from lydite.study.spec import Study
 
 GOOD = """
 name: small

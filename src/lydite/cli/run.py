@@ -63,8 +63,9 @@ def run(
     from lydite.cli.study import results_text
     from lydite.config import validate
     from lydite.recipe import NEWER
+    from lydite.study.reading import read_recipe
     from lydite.study.run import StudyOptions, plan_study, run_study
-    from lydite.study.spec import DataSpec, Entry, Study, read_recipe
+    from lydite.study.spec import DataSpec, Entry, Study
 
     made = read_recipe(recipe)
     data = validate(DataSpec, {"manifest": manifest, "seen": seen, "source": source}, "The data")

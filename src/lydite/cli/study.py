@@ -58,8 +58,8 @@ def study(
         Print the results, or the plan, as JSON.
     """
     from lydite.report.html import write_report
+    from lydite.study.reading import read_study
     from lydite.study.run import StudyOptions, plan_study, run_study
-    from lydite.study.spec import read_study
 
     spec = read_study(study)
     options = StudyOptions(

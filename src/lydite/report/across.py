@@ -55,11 +55,12 @@ def grid(folds: Mapping[str, Sequence[Result]], view: str) -> list[list[str]]:
         every = [result for found in mine.values() for result in found]
         where = {"group": group, "split": "test"}
         cells = [_cell(found, metric, where) for found in mine.values()]
-        rows.append([recipe, *_costs(every), *cells])
+        costs = _costs(every)
+        rows.append([recipe, *costs, *cells])
         base = next((f.slice[WITH] for r in every for f in r.figures if WITH in f.slice), None)
         if base is not None:
             cells = [_cell(found, metric, where | {WITH: base}) for found in mine.values()]
-            rows.append([f"{recipe} with {base}", *[""] * len(_costs(every)), *cells])
+            rows.append([f"{recipe} with {base}", *[""] * len(costs), *cells])
     return [header, *rows]
 
 

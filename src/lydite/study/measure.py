@@ -201,20 +201,7 @@ def _result(
         )
     if packed is not None:
         figures += _with_pack(item, packed, seen, source)
-    parameters = count_parameters(made.detector.network)
     is_reference = made.recipe.name == study.reference_name
-    cost = Cost(
-        parameters=parameters,
-        macs=count_macs(made.detector.network, card.preprocess.size),
-        size_bytes=len(item.onnx),
-        compression_rate=None if is_reference else round(1 - parameters / base, 6),
-        latency_ms=latency.median_ms,
-        latency_p95_ms=latency.p95_ms,
-        latency_ratio=latency.ratio,
-        latency_ratio_low=latency.ratio_low,
-        latency_ratio_high=latency.ratio_high,
-        pack_bytes=None if packed is None else _pack_bytes(packed, item),
-    )
     return Result(
         study=study.name,
         recipe=made.recipe.name,
@@ -231,8 +218,26 @@ def _result(
         seen=seen,
         source=source,
         steps=made.steps,
-        cost=cost,
+        cost=_cost(item, latency, None if is_reference else base, packed),
         figures=tuple(figures),
+    )
+
+
+def _cost(item: Shipped, latency: Latency, base: int | None, packed: Shipped | None) -> Cost:
+    """Return what a detector costs; `base` is the reference's number of parameters."""
+    network = item.made.detector.network
+    parameters = count_parameters(network)
+    return Cost(
+        parameters=parameters,
+        macs=count_macs(network, item.detector.card.preprocess.size),
+        size_bytes=len(item.onnx),
+        compression_rate=None if base is None else round(1 - parameters / base, 6),
+        latency_ms=latency.median_ms,
+        latency_p95_ms=latency.p95_ms,
+        latency_ratio=latency.ratio,
+        latency_ratio_low=latency.ratio_low,
+        latency_ratio_high=latency.ratio_high,
+        pack_bytes=None if packed is None else _pack_bytes(packed, item),
     )
 
 

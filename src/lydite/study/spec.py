@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
-from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import yaml
 from pydantic import Field, model_validator
 
-from lydite.config import Frozen, validate
-from lydite.errors import ConfigError, FileError, unknown_name
+from lydite.config import Frozen
+from lydite.errors import unknown_name
 from lydite.recipe import NEWER, AnyStep, Recipe, Shots, Start
 
 STUDY_VERSION = 1
@@ -133,24 +129,6 @@ class Entry(Frozen):
     replay_only: str | None = None
 
 
-def _require_same_images(entry: Entry, entries: tuple[Entry, ...]) -> None:
-    """Refuse few images for a recipe whose steps before were to learn from others.
-
-    A recipe learns from the same images in all of its steps, those that it shares among them.
-    """
-    known = {other.name: other for other in entries}
-    own = [name for name in NEWER if getattr(entry, name) is not None]
-    before = known.get(entry.after or "")
-    while own and before is not None:
-        if before.steps and any(getattr(before, name) != getattr(entry, name) for name in own):
-            raise ValueError(
-                f"recipe {entry.name} comes after {before.name}, whose steps learn from other "
-                f"images: `{own[0]}` would hold for them too. Let it start from that recipe's "
-                "detector instead (`start: {detector: ...}`)"
-            )
-        before = known.get(before.after or "")
-
-
 class BenchSpec(Frozen):
     """How latency is measured, all detectors in one interleaved run of onnxruntime."""
 
@@ -208,11 +186,27 @@ class Study(Frozen):
         for index, entry in enumerate(self.recipes):
             if (entry.after is None) == (entry.start is None):
                 raise ValueError(f"recipe {entry.name} needs either `after` or `start`")
-            if entry.after is not None and entry.after in names[:index]:
-                _require_same_images(entry, self.recipes)
             if entry.after is not None and entry.after not in names[:index]:
                 raise ValueError(unknown_name("earlier recipe", entry.after, names[:index]))
+        self._require_same_images()
         return self
+
+    def _require_same_images(self) -> None:
+        """Refuse few images for a recipe whose steps before were to learn from others.
+
+        A recipe learns from the same images in all of its steps, those that it shares among them.
+        """
+        full = {recipe.name: recipe for recipe in self.resolved(0)}
+        for entry in self.recipes:
+            if entry.after is None or not full[entry.after].steps:
+                continue
+            for name in NEWER:
+                if getattr(full[entry.name], name) != getattr(full[entry.after], name):
+                    raise ValueError(
+                        f"recipe {entry.name} comes after {entry.after}, whose steps learn from "
+                        f"other images: `{name}` would hold for them too. Let it start from that "
+                        "recipe's detector instead (`start: {detector: ...}`)"
+                    )
 
     @property
     def reference_name(self) -> str:
@@ -250,87 +244,3 @@ class Study(Frozen):
         """Return the approach that a recipe belongs to."""
         entry = next(e for e in self.recipes if e.name == name)
         return entry.approach or name.split("-")[0]
-
-
-def builtin_studies() -> list[str]:
-    """Return the names of the studies inside the package."""
-    folder = resources.files("lydite.study") / "builtin"
-    return sorted(
-        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
-    )
-
-
-def read_study(source: str) -> Study:
-    """Read a study from a YAML file, or a built-in one by name ("demo").
-
-    Raises:
-        FileError: no such file and no such built-in study.
-        ConfigError: not a valid study; the message says where and why.
-    """
-    if source in builtin_studies():
-        text = (resources.files("lydite.study") / "builtin" / f"{source}.yaml").read_text("utf-8")
-        return validate(Study, parse_yaml(text, source), f"Study {source}")
-    path = Path(source)
-    if path.is_dir():
-        path = path / "study.yaml"
-    value = parse_yaml(
-        _read_text(path, f"built-in studies: {', '.join(builtin_studies())}"), source
-    )
-    return validate(Study, value, f"Study {path}")
-
-
-def read_recipe(path: Path) -> Recipe:
-    """Read one recipe from a YAML file.
-
-    Raises:
-        FileError: no such file.
-        ConfigError: not a valid recipe.
-    """
-    value = parse_yaml(_read_text(path, "a recipe is a YAML file"), str(path))
-    return validate(Recipe, value, f"Recipe {path}")
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Return the value in a YAML text, `${NAME}` in strings replaced from the environment.
-
-    Raises:
-        ConfigError: not YAML, or a variable is not set.
-    """
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not valid YAML: {error}") from error
-    return _expand(value, where)
-
-
-def _read_text(path: Path, hint: str) -> str:
-    """Read a text file of at most a megabyte."""
-    from lydite.files import read_bytes
-
-    if not path.is_file():
-        raise FileError(f"There is no file {path} ({hint}).")
-    try:
-        return read_bytes(path, 1024 * 1024).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise FileError(f"{path} is not a UTF-8 text file.") from error
-
-
-def _expand(value: Any, where: str) -> Any:
-    """Replace `${NAME}` in every string of a JSON-like value."""
-    if isinstance(value, dict):
-        return {k: _expand(v, where) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_expand(v, where) for v in value]
-    if not isinstance(value, str):
-        return value
-
-    def variable(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1])
-        if found is None:
-            raise ConfigError(
-                f"{where} uses ${{{match[1]}}}, but the environment variable {match[1]} is not "
-                f"set. Set it to the folder it stands for: export {match[1]}=/path"
-            )
-        return found
-
-    return re.sub(r"\$\{([A-Z_][A-Z0-9_]*)\}", variable, value)
