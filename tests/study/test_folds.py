@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,8 @@ def test_folds_share_manifest_and_cache_and_are_not_run_twice(
     assert write_report(tmp_path / "out" / "to-one").is_file()
     assert main(["report", str(tmp_path / "out"), "-o", str(tmp_path / "all.html")]) == 0
     assert "to-two/report.html" in (tmp_path / "all.html").read_text("utf-8")
+    shutil.rmtree(tmp_path / "out" / "to-two" / "results")  # as if it was still running
+    assert list(read_folds(tmp_path / "out")) == ["to-one"]
 
 
 def test_no_fold_runs_before_all_can(tiny_manifest: Manifest, tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from lydite.errors import DataError
 from lydite.evaluate.voices import WITH
+from lydite.report.html import RESULTS
 from lydite.report.markdown import fill_place
 from lydite.study.results import Result, newest, read_results
+from lydite.study.run import STUDY_FILE
 
 #: what tables over folds show, by name: metric, group of domains, heading
 VIEWS = {
@@ -23,14 +25,15 @@ def read_folds(folder: Path) -> dict[str, list[Result]]:
     """Return the results of every fold in a folder, by the fold's name.
 
     Both layouts are read: `folder/FOLD/results/*.json` as a run leaves them, and
-    `folder/FOLD/*.json` as they are committed.
+    `folder/FOLD/*.json` as they are committed. A fold that has not finished yet is left out.
 
     Raises:
         DataError: a file is not a result.
     """
     found = {}
     for fold in sorted(path for path in folder.iterdir() if path.is_dir()):
-        results = read_results(fold / "results") or read_results(fold)
+        ran = (fold / STUDY_FILE).is_file()
+        results = read_results(fold / RESULTS if ran else fold)
         if results:
             found[fold.name] = newest(results)
     return found
