@@ -4,7 +4,8 @@ What stands in README.md or docs/*.md between `<!-- table:NAME -->` and `<!-- /t
 from `studies/NAME/results`, recipes in the order of `studies/NAME/study.yaml`; so are the tables
 over folds, between `<!-- seen:NAME -->` and `<!-- /seen -->`, `source` and `unseen`. Drawings stand
 between `<!-- KIND:NAME -->` and `<!-- /KIND -->`: a `figure` (AUC on unseen generators against
-size, docs/NAME.svg), `rates` (accuracy against the share removed, docs/NAME-rates.svg) or the
+size, docs/NAME.svg), `rates` (accuracy against the share removed, docs/NAME-rates.svg), `curves`
+(accuracy against how many images were learned from, a column a fold, docs/NAME-curves.svg) or the
 `sensitivity` of its reference (from `studies/NAME/sensitivity.json`). Between
 `<!-- placement:NAME -->` and `<!-- /placement -->` stands what predictors of an adapter's place are
 worth, made from the placements in `studies/NAME/results`.
@@ -22,24 +23,26 @@ from pathlib import Path
 import yaml
 
 from lydite.compress.sensitivity_result import Sensitivity
-from lydite.report.across import VIEWS, fill_across
+from lydite.report.across import VIEWS, fill_across, read_folds
 from lydite.report.figures import trade_off
 from lydite.report.markdown import fill, fill_place
 from lydite.report.placement_table import placement_table
 from lydite.report.rates import rate_curves
 from lydite.report.sensitivity import sensitivity_map
+from lydite.report.shots import shot_curves
 from lydite.report.view import lines_of
 from lydite.study.results import read_results
 from lydite.transfer.placement_compare import compare_placements, read_placements
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = re.compile(
-    r"<!-- (table|figure|rates|sensitivity|seen|source|unseen|placement):([a-z0-9-]+) -->\n"
+    r"<!-- (table|figure|rates|curves|sensitivity|seen|source|unseen|placement):([a-z0-9-]+) -->\n"
 )
 BACKGROUND = '<rect width="100%" height="100%" rx="6" fill="#fffdf8"/>'
 ALT = {
     "figure": "AUC on generators the detectors never met, against the size of the file",
     "sensitivity": "What is lost when a share of one layer's channels goes",
+    "curves": "Accuracy on target and source against how many images were learned from",
     "rates": "Accuracy on the known generator and AUC on unknown ones, against the share removed",
 }
 
@@ -57,7 +60,9 @@ def drawing(results: Path, kind: str, name: str) -> str:
         SystemExit: the study has nothing to draw of this kind.
     """
     lines = lines_of(read_results(results))
-    if kind == "sensitivity":
+    if kind == "curves":
+        svg = shot_curves(read_folds(results))
+    elif kind == "sensitivity":
         value = json.loads((ROOT / "studies" / name / "sensitivity.json").read_text("utf-8"))
         svg = sensitivity_map(Sensitivity.model_validate(value))
     elif kind == "rates":
@@ -66,7 +71,7 @@ def drawing(results: Path, kind: str, name: str) -> str:
         axis = "mean AUC on unseen generators"
         svg = trade_off(lines, "auc", "unseen-mean", name, ALT[kind], axis)
     if svg is None:
-        sys.exit(f"studies/{name} has too few rates to draw a curve of")
+        sys.exit(f"studies/{name} has too little to draw a curve of")
     svg = re.sub(r"var\(--\w+, (#[0-9a-f]{6})\)", r"\1", svg)
     head = svg.index("<title")
     return f"{svg[:head]}{BACKGROUND}{svg[head:]}\n"

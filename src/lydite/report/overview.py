@@ -13,6 +13,7 @@ from lydite import __version__
 from lydite.files import write_bytes
 from lydite.report.across import VIEWS, grid
 from lydite.report.html import REPORT_NAME
+from lydite.report.shots import shot_curves
 from lydite.study.results import Result
 
 
@@ -48,6 +49,8 @@ def write_overview(
         css=Markup((files / "page.css").read_text("utf-8")),  # noqa: S704
         folds=list(folds),
         report=REPORT_NAME,
+        # matplotlib escapes what it writes, and so does our frame around it
+        curves=Markup(shot_curves(folds) or ""),  # noqa: S704
         views=views,
         version=__version__,
     )
