@@ -39,7 +39,8 @@ def degraded_text(figures: Sequence[Figure]) -> str:
             gains = [found[metric, group, name, CLEAN] for metric in (GAIN, AUC_GAIN, FLIPPED)]
             cells = [_cell(plain[0]), _cell(gains[0], "+"), _cell(plain[1]), _cell(gains[1], "+")]
             rows.append([name, group, plain[0].n, *cells, _cell(gains[2])])
-    headers = ["degraded", "images", "n", "accuracy", "minus clean", "auc", "minus clean", "flipped"]
+    metrics = ("accuracy", "minus clean", "auc", "minus clean", "flipped")
+    headers = ["degraded", "images", "n", *metrics]
     return table(headers, rows)
 
 

@@ -60,7 +60,8 @@ def degraded_scores(
         sink = pa.BufferOutputStream()
         pq.write_table(kept.replace_schema_metadata(mark), sink, compression="zstd")
         write_bytes(path, sink.getvalue().to_pybytes())
-    return pa.concat_tables([SCORES_SCHEMA.empty_table(), *(of_degradation(kept, n) for n in names)])
+    wanted = [of_degradation(kept, name) for name in names]
+    return pa.concat_tables([SCORES_SCHEMA.empty_table(), *wanted])
 
 
 def degraded_figures(

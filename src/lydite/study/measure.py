@@ -73,7 +73,8 @@ def ship(
 ) -> Shipped:
     """Export a detector into the study's folder and score it on the test images.
 
-    They are scored as they are and after each degradation of `degrade`. What is there already and belongs to the same detector is not done again.
+    They are scored as they are and after each degradation of `degrade`. What is there already and
+    belongs to the same detector is not done again.
     """
     place = folder / "detectors" / name
     detector = _stored(place, made.detector)
@@ -212,9 +213,7 @@ def _result(
         )
     if packed is not None:
         figures += _with_pack(item, packed, seen, source)
-    figures += degraded_figures(
-        item.detector, item.scores, item.degraded, seen=seen, source=source
-    )
+    figures += degraded_figures(item.detector, item.scores, item.degraded, seen=seen, source=source)
     is_reference = made.recipe.name == study.reference_name
     return Result(
         study=study.name,
