@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from lydite.card import Architecture, Figure, Preprocess, ScoreMeaning
+from lydite.data.images import ImageStore
 from lydite.data.manifest import from_columns
 from lydite.detector import Detector
 from lydite.errors import ConfigError, DataError
@@ -169,6 +170,13 @@ def test_scoring_degrades_whole_images_before_preprocessing(tmp_path: Path) -> N
     assert found["z"].to_pylist() == [None, *map(pytest.approx, expected)]
     assert found["error"].to_pylist() == ["too-small", None, None]
     assert of_degradation(scores, "none").equals(score_detector(detector, manifest))
+    store = ImageStore()
+    score_degraded(detector, manifest, [], images=store)
+    assert len(store) == 3
+    for place in range(3):  # decoded once: the files are not needed any more
+        (tmp_path / f"{place}.png").unlink()
+    kept = score_degraded(detector, manifest, ["resize-0.5+noise-5"], images=store)
+    assert kept.equals(scores)
     assert rescale(found, PLAIN)["p_fake"].null_count == 1
     with pytest.raises(ConfigError, match="Did you mean"):
         score_detector(detector, manifest, degradation="resise-0.5")

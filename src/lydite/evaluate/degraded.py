@@ -122,7 +122,8 @@ def score_degraded(
         LyditeError: see `score_detector`.
     """
     names = (NONE, *named(degradations))
-    images = images or ImageStore()
+    if images is None:
+        images = ImageStore() if names[1:] else ImageStore(0)
     return pa.concat_tables(
         score_detector(
             detector,

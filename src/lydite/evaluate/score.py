@@ -93,7 +93,7 @@ def score_detector(
     runtime = _chosen(detector, runtime)
     degradation = parse(degradation).name
     rows = list(manifest.rows())
-    store = images or ImageStore(0)
+    store = ImageStore(0) if images is None else images  # an empty one is false
     note = detector.card.name + ("" if degradation == NONE else f", {degradation}")
     run = _in_torch if runtime == "torch" else _in_onnxruntime
     z = np.full(len(rows), np.nan)
