@@ -8,7 +8,8 @@ size, docs/NAME.svg), `rates` (accuracy against the share removed, docs/NAME-rat
 (accuracy against how many images were learned from, a column a fold, docs/NAME-curves.svg) or the
 `sensitivity` of its reference (from `studies/NAME/sensitivity.json`). Between
 `<!-- placement:NAME -->` and `<!-- /placement -->` stands what predictors of an adapter's place are
-worth, made from the placements in `studies/NAME/results`.
+worth, made from the placements in `studies/NAME/results`; between `<!-- degraded:NAME -->` and
+`<!-- /degraded -->` what degraded images cost each recipe.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import yaml
 
 from lydite.compress.sensitivity_result import Sensitivity
 from lydite.report.across import VIEWS, fill_across, read_folds
+from lydite.report.degraded_table import degraded_table
 from lydite.report.figures import trade_off
 from lydite.report.markdown import fill, fill_place
 from lydite.report.placement_table import placement_table
@@ -36,7 +38,8 @@ from lydite.transfer.placement_compare import compare_placements, read_placement
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = re.compile(
-    r"<!-- (table|figure|rates|curves|sensitivity|seen|source|unseen|placement):([a-z0-9-]+) -->\n"
+    r"<!-- (table|figure|rates|curves|sensitivity|seen|source|unseen|placement|degraded):"
+    r"([a-z0-9-]+) -->\n"
 )
 BACKGROUND = '<rect width="100%" height="100%" rx="6" fill="#fffdf8"/>'
 ALT = {
@@ -88,7 +91,15 @@ def fill_table(page: Path, kind: str, name: str, results: Path) -> bool:
     order = [recipe["name"] for recipe in study["recipes"]]
     if kind in VIEWS:
         return fill_across(page, name, kind, results, order)
+    if kind == "degraded":
+        found = sorted(read_results(results), key=lambda r: (_place(order, r.recipe), r.seed))
+        return fill_place(page, kind, name, degraded_table(lines_of(found)))
     return fill(page, name, results, order)
+
+
+def _place(order: list[str], recipe: str) -> int:
+    """Return where a recipe stands; behind all others where it was taken out."""
+    return order.index(recipe) if recipe in order else len(order)
 
 
 def fill_drawing(page: Path, kind: str, name: str) -> bool:
@@ -115,7 +126,7 @@ def fill_page(page: Path, check: bool) -> list[str]:
         results = results_of(name)
         if results is None:
             print(f"{page.name}: studies/{name} has no results yet")
-        elif kind == "table" or kind in VIEWS:
+        elif kind in ("table", "degraded") or kind in VIEWS:
             if fill_table(page, kind, name, results):
                 changed.append(f"{page.name}: {kind} {name}")
         elif kind == "placement":

@@ -116,3 +116,37 @@ def test_report_needs_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "is not a study's folder" in capsys.readouterr().err
     assert main(["report", str(tmp_path)]) == 2
     assert "no results in" in capsys.readouterr().err
+
+
+def test_degradations_are_scored_kept_and_counted(
+    detector: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scores.parquet"
+    words = ["evaluate", str(detector), str(manifest), "--seen", "a", "-o", str(out)]
+    words += ["--degrade", "quick", "crop-1.0", "resize-2"]
+    assert main([*words, "--json"]) == 1
+    value = json.loads(capsys.readouterr().out)
+    # images of 32 px are too small once they are scaled down, and only then
+    assert value["unreadable"] == 0
+    assert value["degraded_unreadable"] == {"resize-0.75": {"too-small": 16}}
+    names = ["none", "jpeg-75", "resize-0.75", "blur-1", "social", "crop-1", "resize-2"]
+    assert read_scores(out)["degradation"].unique().to_pylist() == names
+    assert read_scores(out).num_rows == 16 * len(names)
+    where = {"group": "seen", "split": "test", "degradation": "crop-1", "against": "clean"}
+    (gain,) = [f for f in value["figures"] if f["slice"] == where and f["metric"] == "auc_gain"]
+    assert gain["value"] == 0
+
+    assert main(words) == 1
+    text = capsys.readouterr().out
+    header = next(line for line in text.splitlines() if line.startswith("degraded"))
+    assert header.split("  ")[-1].strip() == "flipped"
+    rows = [line.split() for line in text.splitlines() if line.startswith("crop-1 ")]
+    assert [row[1:3] for row in rows] == [["seen", "8"], ["unseen-mean", "8"]]
+    assert "resize-0.75: could not be scored: 16 too-small." in text
+
+
+def test_an_unknown_degradation_is_answered_with_the_nearest(
+    detector: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(detector), str(manifest), "--degrade", "jpg-75"]) == 2
+    assert "Did you mean 'jpeg-75'?" in capsys.readouterr().err

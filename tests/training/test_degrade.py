@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from lydite.training.degrade import Degrade, blurred, recompressed, rescaled
+from lydite.data.distort import blurred, recompressed, rescaled
+from lydite.training.degrade import Degrade
 
 CROP = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 

@@ -58,7 +58,7 @@ def calibrate(
         raise DataError(
             "A threshold must never be fitted on test images. Select split 'val' (or 'train')."
         )
-    store = images or ImageStore()
+    store = ImageStore() if images is None else images
     scores = score_detector(
         detector, val, progress=progress, runtime=runtime, threads=threads, images=store
     )

@@ -213,6 +213,20 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return max(0.0, center - half), min(1.0, center + half)
 
 
+def never_certain(share: Interval, groups: Sequence[str] | NDArray[np.str_]) -> Interval:
+    """Return the interval of a share; of 0 or 1, which never varies between draws, Wilson's.
+
+    Args:
+        share: as the bootstrap gives it.
+        groups: (N,) those of its images; as many count as independent.
+    """
+    if share.value not in (0.0, 1.0):
+        return share
+    independent = np.unique(np.asarray(groups)).size
+    low, high = wilson(independent if share.value else 0, independent)
+    return Interval(share.value, low, high, share.n)
+
+
 def _percentiles(drawn: Float64) -> tuple[float | None, float | None]:
     """Return the ends of the central 95 %, or none where too many replicates are undefined."""
     defined = drawn[~np.isnan(drawn)]

@@ -1,4 +1,6 @@
-"""Scores: one row per image and detector, failures included; every number is made from them.
+"""Scores: one row per image, detector and degradation; every number is made from them.
+
+An image that could not be scored has its row too, with the reason.
 
 A detector is scored by what will answer for it: an exported or quantized one in onnxruntime, on
 the very bytes that are shipped, any other in torch. Both go through the one decoder and the card's
@@ -25,6 +27,7 @@ from lydite.data.manifest import Manifest, Row
 from lydite.data.preprocess import Float32, prepare, probability, score_of
 from lydite.detector import Detector
 from lydite.errors import CardError, ConfigError, DataError, DecodeError, FileError
+from lydite.evaluate.degrade import NONE, degrade, parse
 from lydite.files import write_bytes
 from lydite.predictor import Predictor
 from lydite.recipe import Progress, silent
@@ -64,6 +67,7 @@ def score_detector(
     runtime: Runtime = "auto",
     threads: int | None = None,
     images: ImageStore | None = None,
+    degradation: str = NONE,
 ) -> pa.Table:
     """Score every image of a manifest.
 
@@ -76,36 +80,41 @@ def score_detector(
             that carries an exported file, else torch.
         threads: CPU threads; None leaves them as they are.
         images: decoded images, kept by the caller for several detectors.
+        degradation: what is done to every image first, see `lydite.evaluate.degrade`.
 
     Returns:
         One row per image as in `SCORES_SCHEMA`, in the manifest's order. An image that cannot be
         used has a null score and its reason code.
 
     Raises:
-        ConfigError: an unknown runtime, or torch for a quantized detector.
+        ConfigError: an unknown runtime or degradation, or torch for a quantized detector.
         CardError: the exported file does not fit the card.
     """
     runtime = _chosen(detector, runtime)
+    degradation = parse(degradation).name
     rows = list(manifest.rows())
-    store = images or ImageStore(0)
+    store = ImageStore(0) if images is None else images  # an empty one is false
+    note = detector.card.name + ("" if degradation == NONE else f", {degradation}")
     run = _in_torch if runtime == "torch" else _in_onnxruntime
     z = np.full(len(rows), np.nan)
     errors: list[str | None] = [None] * len(rows)
 
     def load(number: int) -> Float32 | None:
         try:
-            return prepare(store.get(rows[number]), detector.card.preprocess)
+            row = rows[number]
+            rgb = degrade(store.get(row), degradation, row.sha256)
+            return prepare(rgb, detector.card.preprocess)
         except DecodeError as error:
             errors[number] = error.code
             return None
 
-    progress("score", 0, len(rows), detector.card.name)
+    progress("score", 0, len(rows), note)
     for done, number, value in run(detector, len(rows), load, threads):
         if value is not None:
             z[number] = value
             errors[number] = None if np.isfinite(value) else NOT_FINITE
-        progress("score", done, len(rows), detector.card.name)
-    return _table(detector.card, runtime, rows, z, errors)
+        progress("score", done, len(rows), note)
+    return _table(detector.card, runtime, degradation, rows, z, errors)
 
 
 def rescale(scores: pa.Table, meaning: ScoreMeaning) -> pa.Table:
@@ -230,13 +239,15 @@ def _evaluating(network: torch.nn.Module, threads: int | None) -> Iterator[None]
 def _table(
     card: Card,
     runtime: str,
+    degradation: str,
     rows: Sequence[Row],
     z: NDArray[np.float64],
     errors: Sequence[str | None],
 ) -> pa.Table:
     """Put everything into one table."""
     failed = ~np.isfinite(z)
-    constant = {"key": card.key, "detector": card.name, "runtime": runtime, "degradation": "none"}
+    constant = {"key": card.key, "detector": card.name, "runtime": runtime}
+    constant["degradation"] = degradation
     columns: dict[str, object] = {name: [value] * len(rows) for name, value in constant.items()}
     for name in ("path", "sha256", "label", "target", "generator", "domain", "split", "group"):
         columns[name] = [getattr(row, name) for row in rows]

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from lydite.card import Figure, ScoreMeaning
 from lydite.errors import DataError
 from lydite.evaluate import kernels
-from lydite.evaluate.intervals import N_BOOT, Interval, intervals, strata_of, wilson
+from lydite.evaluate.degrade import NONE
+from lydite.evaluate.intervals import N_BOOT, Interval, intervals, never_certain, strata_of
 from lydite.evaluate.kernels import Float64, Int64
 from lydite.evaluate.score import rescale
 
@@ -79,10 +80,15 @@ def summarize(
         seed: equal seeds give equal intervals.
 
     Raises:
-        DataError: scores of several detectors, or no row of this split.
+        DataError: scores of several detectors or of degraded images, or no row of this split.
     """
     if len(scores["key"].unique()) > 1:
         raise DataError("These are scores of several detectors; summarize one at a time.")
+    if degraded := sorted(set(scores["degradation"].to_pylist()) - {NONE}):
+        raise DataError(
+            f"These are scores of degraded images too ({degraded[0]}); summarize them with "
+            "lydite.evaluate.degraded."
+        )
     table = scores.filter(pc.equal(scores["split"], split))
     if not table.num_rows:
         raise DataError(f"There are no scores of the split '{split}'.")
@@ -172,12 +178,7 @@ def _measure(images: Scored, n_boot: int, seed: int) -> dict[str, Interval]:
     found = intervals(
         lambda weights: _all(images, weights), strata, images.group, n_boot=n_boot, seed=seed
     )
-    # an accuracy of 0 or 1 never varies between draws; Wilson's interval says what it is worth
-    accuracy = found["accuracy"]
-    if accuracy.value in (0.0, 1.0):
-        independent = np.unique(images.group).size
-        low, high = wilson(independent if accuracy.value else 0, independent)
-        found["accuracy"] = Interval(accuracy.value, low, high, accuracy.n)
+    found["accuracy"] = never_certain(found["accuracy"], images.group)
     return found
 
 

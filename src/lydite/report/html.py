@@ -22,7 +22,7 @@ from lydite.data.manifest import Manifest
 from lydite.errors import DataError, LyditeError
 from lydite.evaluate.score import read_scores
 from lydite.files import read_json, write_bytes
-from lydite.report import distributions, figures, pictures, rates
+from lydite.report import degraded, distributions, figures, pictures, rates
 from lydite.report.view import Line, columns_of, headline, kilobytes, lines_of, remarks
 from lydite.study.results import Result, read_results
 
@@ -103,6 +103,8 @@ def render(
         columns=columns_of(lines),
         metrics=_METRICS,
         drawings=_drawings(lines, scores, seen, source),
+        degraded=degraded.rows_of(lines),
+        degraded_panels=degraded.panels_of(lines),
         galleries=_galleries(lines, scores, [*seen, *source], root),
         study=study,
     )
@@ -142,6 +144,9 @@ def _drawings(
         drawn["rates"] = curves
     if columns_of(lines):
         drawn["matrix"] = figures.matrix(lines)
+    worn = degraded.degraded_map(lines)
+    if worn is not None:
+        drawn["degraded"] = worn
     if any(len(line.stops("auc")) > 1 for line in lines):
         drawn["steps"] = figures.step_paths(lines)
     scored = [line for line in lines if line.name in scores]

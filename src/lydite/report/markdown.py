@@ -10,6 +10,7 @@ from pathlib import Path
 from lydite.card import Figure
 from lydite.errors import DataError
 from lydite.evaluate.compare import FLIPPED, GAIN
+from lydite.evaluate.degraded import DEGRADATION
 from lydite.files import read_bytes, write_bytes
 from lydite.study.results import Cost, Result, newest, read_results
 
@@ -154,6 +155,7 @@ def _rounding(group: Sequence[Result], base: str | None) -> str:
             for f in result.figures
             if f.metric == metric
             and f.slice.get("group") == "seen"
+            and DEGRADATION not in f.slice
             and f.slice.get("against", base) != base
             and f.value is not None
         ]

@@ -88,7 +88,7 @@ class Line:
             where = {k: v for k, v in figure.slice.items() if k != "split"}
             if figure.metric == "unreadable" or figure.slice.get("split") != SPLIT or not where:
                 continue
-            if {"against", "with"} & where.keys():
+            if {"against", "with", "degradation"} & where.keys():
                 continue
             label = where.get("group") or ": ".join(where.values())
             found.setdefault(label, Group(label, figure.n, where))

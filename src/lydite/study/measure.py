@@ -27,6 +27,7 @@ from lydite.export.onnx import export
 from lydite.files import write_bytes
 from lydite.models.cost import count_macs, count_parameters
 from lydite.recipe import Progress
+from lydite.study.degrade import degraded_figures, degraded_scores
 from lydite.study.execute import Made
 from lydite.study.results import Cost, Result
 from lydite.study.spec import BenchSpec, Study
@@ -45,12 +46,14 @@ class Shipped:
         detector: with the exported file in `files`, as saved in the study's folder.
         scores: one row a test image, measured on the exported file.
         name: folder and file name in the study.
+        degraded: scores of the test images after each of the study's degradations.
     """
 
     made: Made
     detector: Detector
     scores: pa.Table
     name: str
+    degraded: pa.Table
 
     @property
     def onnx(self) -> bytes:
@@ -60,11 +63,18 @@ class Shipped:
 
 
 def ship(
-    made: Made, name: str, folder: Path, test: Manifest, store: ImageStore, progress: Progress
+    made: Made,
+    name: str,
+    folder: Path,
+    test: Manifest,
+    store: ImageStore,
+    progress: Progress,
+    degrade: Sequence[str] = (),
 ) -> Shipped:
     """Export a detector into the study's folder and score it on the test images.
 
-    What is there already and belongs to the same detector is not done again.
+    They are scored as they are and after each degradation of `degrade`. What is there already and
+    belongs to the same detector is not done again.
     """
     place = folder / "detectors" / name
     detector = _stored(place, made.detector)
@@ -81,7 +91,9 @@ def ship(
         mark = {"lydite.card": detector.card.digest, "lydite.test": test.digest}
         pq.write_table(scores.replace_schema_metadata(mark), sink, compression="zstd")
         write_bytes(path, sink.getvalue().to_pybytes())
-    return Shipped(made, detector, scores, name)
+    kept = folder / "scores" / "degraded" / f"{name}.parquet"
+    degraded = degraded_scores(detector, test, degrade, kept, images=store, progress=progress)
+    return Shipped(made, detector, scores, name, degraded)
 
 
 def measure(
@@ -201,6 +213,7 @@ def _result(
         )
     if packed is not None:
         figures += _with_pack(item, packed, seen, source)
+    figures += degraded_figures(item.detector, item.scores, item.degraded, seen=seen, source=source)
     is_reference = made.recipe.name == study.reference_name
     return Result(
         study=study.name,

@@ -96,7 +96,8 @@ class Result(Frozen):
         cost: parameters, MACs, size, latency.
         figures: accuracy, balanced_accuracy, f1, precision, recall, auc, ap, each with interval
             and n; `slice` names domain (or group: "seen", "source", "unseen-mean"), generator where
-            given, and split.
+            given, and split; those of degraded images name the degradation too, see
+            `lydite.evaluate.degraded`.
         notes: anything a reader must know.
     """
 

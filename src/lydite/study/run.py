@@ -11,6 +11,7 @@ from typing import Any
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
 from lydite.errors import DataError, LyditeError, ResumeError, unknown_name
+from lydite.evaluate.degraded import degradations_of
 from lydite.files import lock_folder, read_json, write_json
 from lydite.recipe import Progress, Recipe, silent
 from lydite.study.cache import Cache
@@ -199,6 +200,8 @@ def finished(study: Study, data: StudyData, folder: Path) -> list[Result] | None
         # what steps do, or read besides the data, may have changed although the plan has not
         if found.key != _key_of(recipe, data):
             return None
+        if set(study.degrade) - set(degradations_of(found.figures)):
+            return None
         results.append(found)
     return results
 
@@ -221,7 +224,9 @@ def _make(study: Study, data: StudyData, options: StudyOptions) -> list[Shipped]
         made = replace(made, detector=detector)
         several = len(study.seeds_of(recipe.name)) > 1
         name = f"{recipe.name}-seed{recipe.seed}" if several else recipe.name
-        shipped.append(ship(made, name, options.folder, data.test, store, options.progress))
+        shipped.append(
+            ship(made, name, options.folder, data.test, store, options.progress, study.degrade)
+        )
     return shipped
 
 

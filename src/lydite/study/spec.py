@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lydite.config import Frozen
-from lydite.errors import unknown_name
+from lydite.errors import ConfigError, unknown_name
+from lydite.evaluate.degrade import named
 from lydite.recipe import NEWER, AnyStep, Recipe, Shots, Start
 
 STUDY_VERSION = 1
@@ -150,6 +151,8 @@ class Study(Frozen):
         reference: the recipe that rates and ratios are taken against; the first unless given.
         seeds: every recipe is run once per seed, unless it has its own.
         bench: how latency is measured.
+        degrade: degradations, or lists of them, that the detectors are measured under too, see
+            `lydite.evaluate.degrade`.
         limits: what the detectors cannot do, in plain words, for their cards.
     """
 
@@ -162,7 +165,16 @@ class Study(Frozen):
     reference: Name | None = None
     seeds: Seeds = (0,)
     bench: BenchSpec = BenchSpec()
+    degrade: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
+
+    @field_validator("degrade")
+    @classmethod
+    def _degradations(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return named(names)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
 
     @model_validator(mode="after")
     def _names(self) -> Study:

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lydite.card import Preprocess
+from lydite.data.distort import blurred, recompressed
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest, Row
 from lydite.data.preprocess import check_size, cut_tiles, grow, tile_offsets
 from lydite.errors import DataError, DecodeError
-from lydite.training.degrade import blurred, recompressed
 from lydite.training.settings import TrainSettings
 
 UInt8 = NDArray[np.uint8]

@@ -6,17 +6,14 @@ without the teacher ever being asked about images it was not made for.
 
 from __future__ import annotations
 
-import io
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageFilter
 from pydantic import Field, model_validator
 
 from lydite.config import Fraction, Frozen
+from lydite.data.distort import UInt8, blurred, recompressed, rescaled
 
-UInt8 = NDArray[np.uint8]
 Quality = Annotated[int, Field(ge=1, le=100)]
 Scale = Annotated[float, Field(ge=0.1, le=1)]
 LEAST_RADIUS = 0.1
@@ -61,28 +58,3 @@ class Degrade(Frozen):
             low, high = self.jpeg_quality
             crop = recompressed(crop, int(rng.integers(low, high + 1)))
         return crop.copy()
-
-
-def blurred(crop: UInt8, radius: float) -> UInt8:
-    """Return a crop after a Gaussian blur with this radius in pixels."""
-    return np.asarray(_image(crop).filter(ImageFilter.GaussianBlur(radius)), dtype=np.uint8)
-
-
-def recompressed(crop: UInt8, quality: int) -> UInt8:
-    """Return a crop after JPEG compression at this quality."""
-    buffer = io.BytesIO()
-    _image(crop).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer).convert("RGB"), dtype=np.uint8)
-
-
-def rescaled(crop: UInt8, scale: float) -> UInt8:
-    """Return a crop scaled by a factor up to 1 and back to its size, bilinear."""
-    height, width = crop.shape[:2]
-    small = (max(1, round(width * scale)), max(1, round(height * scale)))
-    image = _image(crop).resize(small, Image.Resampling.BILINEAR)
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.uint8)
-
-
-def _image(crop: UInt8) -> Image.Image:
-    """Return a crop as Pillow's image."""
-    return Image.fromarray(np.ascontiguousarray(crop))

@@ -1,0 +1,278 @@
+"""What degradations cost a detector: the same images as they are and degraded, on the same draws.
+
+Every figure is filed under {"degradation": name} beside the slices of `summarize`: each domain,
+the groups "seen" and "source", and "unseen-mean", the mean over the other domains.
+
+| metric | what |
+|---|---|
+| accuracy, balanced_accuracy, auc | of the degraded images |
+| accuracy_gain, auc_gain | that minus the same of the clean images; below 0 is a loss |
+| flipped | share of images on which the decision changed |
+| unreadable | how many degraded images have no score |
+
+Gains and flips say {"against": "clean"} too. An image counts where it has a score both ways, so
+that what a pair of images has in common cancels, and the two numbers differ by the gain exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lydite.card import Figure, ScoreMeaning
+from lydite.data.images import ImageStore
+from lydite.data.manifest import Manifest
+from lydite.detector import Detector
+from lydite.errors import DataError
+from lydite.evaluate import kernels
+from lydite.evaluate.compare import FLIPPED, GAIN
+from lydite.evaluate.degrade import NONE, named
+from lydite.evaluate.intervals import N_BOOT, Interval, intervals, never_certain, strata_of
+from lydite.evaluate.kernels import Float64, Int64, Kernel
+from lydite.evaluate.score import Runtime, rescale, score_detector
+from lydite.evaluate.summary import UNREADABLE
+from lydite.recipe import Progress, silent
+
+#: figures of degraded images are filed under {DEGRADATION: name}
+DEGRADATION = "degradation"
+#: what degraded images are compared with: {"against": CLEAN}
+CLEAN = "clean"
+AUC_GAIN = "auc_gain"
+#: metrics of the degraded images, and the gain that each may be compared by
+_METRICS: dict[str, tuple[Kernel, str | None]] = {
+    "accuracy": (kernels.accuracy, GAIN),
+    "balanced_accuracy": (kernels.balanced_accuracy, None),
+    "auc": (kernels.auc, AUC_GAIN),
+}
+_AGAINST = (GAIN, AUC_GAIN, FLIPPED)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Images that have a score both ways, all (N,).
+
+    Attributes:
+        z: of the degraded image.
+        p_fake: its probability.
+        clean_z: of the image as it is.
+        clean_p_fake: its probability.
+        targets: 1 for fake.
+        domain: where the image is from.
+        group: what it must be drawn together with.
+    """
+
+    z: Float64
+    p_fake: Float64
+    clean_z: Float64
+    clean_p_fake: Float64
+    targets: Int64
+    domain: NDArray[np.str_]
+    group: NDArray[np.str_]
+
+    def take(self, keep: NDArray[np.bool_] | NDArray[np.intp]) -> Pairs:
+        """Return some of the pairs."""
+        return Pairs(**{name: values[keep] for name, values in vars(self).items()})
+
+    def measure(self, weights: Float64) -> dict[str, Float64]:
+        """Return every metric for weights (B, N): (B,) each."""
+        found = {}
+        for name, (kernel, gain) in _METRICS.items():
+            ranked = name in kernels.RANKED
+            value = kernel(self.z if ranked else self.p_fake, self.targets, weights)
+            found[name] = value
+            if gain is not None:
+                before = self.clean_z if ranked else self.clean_p_fake
+                found[gain] = value - kernel(before, self.targets, weights)
+        half = kernels.DECISION
+        differ = ((self.p_fake > half) != (self.clean_p_fake > half)).astype(np.float64)
+        found[FLIPPED] = kernels.ratio(weights @ differ, weights.sum(axis=1))
+        return found
+
+
+def score_degraded(
+    detector: Detector,
+    manifest: Manifest,
+    degradations: Iterable[str],
+    *,
+    progress: Progress = silent,
+    runtime: Runtime = "auto",
+    threads: int | None = None,
+    images: ImageStore | None = None,
+) -> pa.Table:
+    """Score every image of a manifest as it is, then after each degradation.
+
+    Args:
+        detector: what to score.
+        manifest: the images.
+        degradations: names of degradations or of lists of them, see `lydite.evaluate.degrade`.
+        progress: as for `score_detector`, and so the rest.
+        runtime: likewise.
+        threads: likewise.
+        images: decoded images; one that fills as the first pass goes unless given.
+
+    Returns:
+        One row per image and degradation as in `SCORES_SCHEMA`, the clean ones first.
+
+    Raises:
+        LyditeError: see `score_detector`.
+    """
+    names = (NONE, *named(degradations))
+    if images is None:
+        images = ImageStore() if names[1:] else ImageStore(0)
+    return pa.concat_tables(
+        score_detector(
+            detector,
+            manifest,
+            progress=progress,
+            runtime=runtime,
+            threads=threads,
+            images=images,
+            degradation=name,
+        )
+        for name in names
+    )
+
+
+def of_degradation(scores: pa.Table, name: str) -> pa.Table:
+    """Return the rows of one degradation."""
+    return scores.filter(pc.equal(scores["degradation"], name))
+
+
+def degradations_of(figures: Iterable[Figure]) -> list[str]:
+    """Return the degradations that figures speak of, in their order."""
+    found = (figure.slice.get(DEGRADATION) for figure in figures)
+    return list(dict.fromkeys(name for name in found if name is not None))
+
+
+def summarize_degraded(
+    scores: pa.Table,
+    meaning: ScoreMeaning | None = None,
+    *,
+    seen: Sequence[str],
+    source: Sequence[str] = (),
+    split: str = "test",
+    n_boot: int = N_BOOT,
+    seed: int = 0,
+) -> tuple[Figure, ...]:
+    """Return the figures of every degradation in one detector's scores, none of the clean images.
+
+    Args:
+        scores: as `score_degraded` gives them; the clean rows are needed.
+        meaning: threshold and temperature to decide by; None takes the column `p_fake`.
+        seen: domains that the detector was trained on.
+        source: domains that it was trained on before those; neither seen nor unseen.
+        split: which rows count.
+        n_boot: bootstrap replicates; intervals are over groups, see `intervals`.
+        seed: equal seeds give equal intervals.
+
+    Raises:
+        DataError: scores of several detectors, no row of this split, or other images degraded
+            than clean.
+    """
+    if len(scores["key"].unique()) > 1:
+        raise DataError("These are scores of several detectors; summarize one at a time.")
+    table = scores.filter(pc.equal(scores["split"], split))
+    if not table.num_rows:
+        raise DataError(f"There are no scores of the split '{split}'.")
+    table = table if meaning is None else rescale(table, meaning)
+    table = table.sort_by([("sha256", "ascending"), ("path", "ascending")])
+    clean = of_degradation(table, NONE)
+    figures: list[Figure] = []
+    for name in scores["degradation"].unique().to_pylist():
+        if name == NONE:
+            continue
+        rows = of_degradation(table, name)
+        if rows["sha256"] != clean["sha256"] or rows["path"] != clean["path"]:
+            raise DataError(f"Other images were scored after {name} than as they are.")
+        domains = np.array(rows["domain"].to_pylist(), dtype=np.str_)
+        failed = np.array(rows["z"].is_null().to_pylist(), dtype=bool)
+        usable = ~failed & np.array(clean["z"].is_valid().to_pylist(), dtype=bool)
+        pairs = _pairs(rows, clean).take(usable)
+        for where, chosen in _slices(domains, seen, source):
+            mean_over = np.unique(domains[chosen]) if where.get("group") == "unseen-mean" else None
+            found = _measure(pairs.take(chosen[usable]), mean_over, n_boot, seed)
+            filed = where | {"split": split, DEGRADATION: name}
+            figures += _figures(found, filed)
+            count, lost = int(chosen.sum()), float(failed[chosen].sum())
+            figures.append(Figure(metric=UNREADABLE, value=lost, n=count, slice=filed))
+    return tuple(figures)
+
+
+def _slices(
+    domains: NDArray[np.str_], seen: Sequence[str], source: Sequence[str]
+) -> list[tuple[dict[str, str], NDArray[np.bool_]]]:
+    """Return every slice that has images, and which they are."""
+    known, before = (np.isin(domains, list(names)) for names in (seen, source))
+    groups = {"seen": known, "source": before, "unseen-mean": ~(known | before)}
+    found = [({"domain": str(name)}, domains == name) for name in np.unique(domains)]
+    found += [({"group": name}, chosen) for name, chosen in groups.items() if chosen.any()]
+    return found
+
+
+def _pairs(rows: pa.Table, clean: pa.Table) -> Pairs:
+    """Return two tables of the same images, in the same order, as arrays."""
+
+    def numbers(table: pa.Table, name: str) -> Float64:
+        return np.asarray(table[name].to_numpy(), dtype=np.float64)
+
+    return Pairs(
+        numbers(rows, "z"),
+        numbers(rows, "p_fake"),
+        numbers(clean, "z"),
+        numbers(clean, "p_fake"),
+        rows["target"].to_numpy().astype(np.int64),
+        np.array(rows["domain"].to_pylist(), dtype=np.str_),
+        np.array(rows["group"].to_pylist(), dtype=np.str_),
+    )
+
+
+def _measure(
+    pairs: Pairs, mean_over: NDArray[np.str_] | None, n_boot: int, seed: int
+) -> dict[str, Interval]:
+    """Return every metric of pairs taken together, or its mean over domains."""
+    count = pairs.z.size
+    wanted = [np.ones(count, dtype=bool)]
+    if mean_over is not None:
+        wanted = [pairs.domain == name for name in mean_over]
+    if not all(chosen.any() for chosen in wanted):
+        # a domain without one usable image leaves the mean undefined, not flattered
+        names = [*_METRICS, *_AGAINST]
+        return {name: Interval(None, None, None, count) for name in names}
+    strata = strata_of(pairs.targets, pairs.domain.tolist())
+    found = intervals(_replicate(pairs, wanted), strata, pairs.group, n_boot=n_boot, seed=seed)
+    if mean_over is None:
+        found["accuracy"] = never_certain(found["accuracy"], pairs.group)
+    return found
+
+
+def _replicate(
+    pairs: Pairs, wanted: Sequence[NDArray[np.bool_]]
+) -> Callable[[Float64], dict[str, Float64]]:
+    """Return a function of weights that gives the mean over parts of the images."""
+    parts = [(pairs.take(chosen), np.flatnonzero(chosen)) for chosen in wanted]
+
+    def replicate(weights: Float64) -> dict[str, Float64]:
+        each = [part.measure(weights[:, places]) for part, places in parts]
+        return {name: np.mean([found[name] for found in each], axis=0) for name in each[0]}
+
+    return replicate
+
+
+def _figures(found: Mapping[str, Interval], where: dict[str, str]) -> list[Figure]:
+    """Return intervals as figures of one slice."""
+    return [
+        Figure(
+            metric=name,
+            value=i.value,
+            low=i.low,
+            high=i.high,
+            n=i.n,
+            slice=where | ({"against": CLEAN} if name in _AGAINST else {}),
+        )
+        for name, i in found.items()
+    ]

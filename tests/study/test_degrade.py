@@ -1,0 +1,130 @@
+"""A study on degraded images: measured on the exported file, kept, resumed, off by default."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lydite.config import validate
+from lydite.data.manifest import Manifest
+from lydite.detector import Detector
+from lydite.errors import ConfigError, ResumeError
+from lydite.evaluate.degrade import GRIDS
+from lydite.evaluate.degraded import degradations_of
+from lydite.evaluate.score import read_scores, score_detector
+from lydite.report.html import write_report
+from lydite.study import degrade as degrading
+from lydite.study.results import Result, read_results
+from lydite.study.run import StudyOptions, finished, load_data, run_study
+from lydite.study.spec import Study
+
+TINY = {"network": "lydite-small", "config": {"widths": [8, 16]}}
+
+
+def make(manifest: Manifest, folder: Path, **changes: object) -> Study:
+    path = folder / "given.parquet"
+    manifest.write(path)
+    value: dict[str, object] = {
+        "name": "tiny",
+        "data": {"manifest": path, "seen": ["one"]},
+        "bench": {"warmup": 1, "repeats": 3},
+        "recipes": [{"name": "BL", "start": TINY, "steps": [{"train": {"steps": 2, "batch": 8}}]}],
+    }
+    return Study.model_validate(value | changes)
+
+
+@pytest.fixture(scope="module")
+def done(
+    tiny_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Result]]:
+    """A finished study without degradations, then the same one with two."""
+    folder = tmp_path_factory.mktemp("study")
+    plain = make(tiny_manifest, folder)
+    run_study(plain, StudyOptions(folder / "out", device="cpu"))
+    (path,) = (folder / "out" / "results").glob("*.json")
+    value = json.loads(path.read_text("utf-8")) | {"created": "2026-01-01T00:00:00+00:00"}
+    path.write_text(json.dumps(value), "utf-8")  # the next results may come within the second
+    first = read_results(path.parent)
+    study = make(tiny_manifest, folder, degrade=["jpeg-75", "resize-0.4"])
+    data = load_data(study.data, folder)
+    assert finished(plain, data, folder / "out") == first
+    assert finished(study, data, folder / "out") is None
+    with pytest.raises(ResumeError, match="jpeg-75"):
+        run_study(study, StudyOptions(folder / "out", device="cpu"))
+    results = run_study(study, StudyOptions(folder / "out", device="cpu", replace=True))
+    assert finished(study, data, folder / "out") == results
+    assert finished(plain, data, folder / "out") == results  # what is asked for is there
+    assert [f for f in results[0].figures if "degradation" not in f.slice] == list(first[0].figures)
+    assert results[0].steps[0].key == first[0].steps[0].key
+    return folder, results
+
+
+def test_losses_are_measured_on_the_exported_file(
+    done: tuple[Path, list[Result]], tiny_manifest: Manifest
+) -> None:
+    folder, (result,) = done
+    assert degradations_of(result.figures) == ["jpeg-75", "resize-0.4"]
+    where = {"group": "seen", "split": "test"}
+    clean = result.figure("accuracy", **where)
+    worn = result.figure("accuracy", **where, degradation="jpeg-75")
+    gain = result.figure("accuracy_gain", **where, degradation="jpeg-75", against="clean")
+    assert clean is not None and worn is not None and gain is not None  # noqa: PT018
+    assert gain.value == pytest.approx(worn.value - clean.value)
+    # 72 px times 0.4 are fewer than the 32 px that the detector needs
+    lost = result.figure("unreadable", **where, degradation="resize-0.4")
+    assert lost is not None
+    assert lost.value == lost.n == clean.n
+    kept = read_scores(folder / "out" / "scores" / "degraded" / "BL.parquet")
+    assert set(kept["runtime"].to_pylist()) == {"onnxruntime"}
+    shipped = Detector.load(folder / "out" / "detectors" / "BL")
+    test = tiny_manifest.select(split="test")
+    again = score_detector(shipped, test, degradation="jpeg-75")
+    assert kept.slice(0, len(test))["z"].to_pylist() == again["z"].to_pylist()
+    clean_ones = read_scores(folder / "out" / "scores" / "BL.parquet")
+    assert set(clean_ones["degradation"].to_pylist()) == {"none"}
+
+
+def test_what_was_scored_is_not_scored_again(
+    done: tuple[Path, list[Result]], tiny_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = done
+    asked = []
+
+    def spy(*args: object, **options: object) -> object:
+        asked.append(options["degradation"])
+        return score_detector(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(degrading, "score_detector", spy)
+    study = make(tiny_manifest, folder, degrade=["jpeg-75", "crop-0.8"])
+    results = run_study(study, StudyOptions(folder / "out", device="cpu", replace=True))
+    assert asked == ["crop-0.8"]
+    assert degradations_of(results[0].figures) == ["jpeg-75", "crop-0.8"]
+
+
+def test_the_report_has_a_section_only_where_there_are_figures(
+    done: tuple[Path, list[Result]], tmp_path: Path
+) -> None:
+    folder, _ = done
+    text = write_report(folder / "out", tmp_path / "page.html", images=False).read_text("utf-8")
+    assert '<section id="degraded">' in text
+    plain = tmp_path / "plain"
+    shutil.copytree(folder / "out", plain)
+    for path in (plain / "results").glob("*.json"):
+        value = json.loads(path.read_text("utf-8"))
+        value["figures"] = [f for f in value["figures"] if "degradation" not in f["slice"]]
+        path.write_text(json.dumps(value), "utf-8")
+    text = write_report(plain, images=False).read_text("utf-8")
+    assert "degraded" not in text.split('<section id="recipes">')[0].split("</style>")[1]
+
+
+def test_names_are_checked_when_the_study_is_read(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    assert make(tiny_manifest, tmp_path).degrade == ()
+    study = make(tiny_manifest, tmp_path, degrade=["quick", "blur-1.0"])
+    assert study.degrade == GRIDS["quick"]
+    assert Study.model_validate(study.model_dump(mode="json")) == study
+    value = study.model_dump(mode="json") | {"degrade": ["jpg-75"]}
+    with pytest.raises(ConfigError, match=r"`degrade`.*Did you mean 'jpeg-75'"):
+        validate(Study, value, "Study")
