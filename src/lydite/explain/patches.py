@@ -197,7 +197,8 @@ def _chosen(shape: tuple[int, ...], preprocess: Preprocess, stride: Stride | Non
     if stride is None:
         usual = fitting_stride(shape[0], shape[1], preprocess.size, USUAL_TILES)
         return min(usual, preprocess.size)
-    if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:
+    # not every caller checks types
+    if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:  # type: ignore[redundant-expr]
         raise ConfigError(f"`stride` must be 1 pixel or more, or 'card'. Got {stride!r}.")
     rows, columns, _ = _grid(shape, preprocess, stride)
     if len(rows) * len(columns) > MOST_TILES:
