@@ -13,12 +13,11 @@ from PIL import Image
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest, Row
 from lydite.errors import ConfigError, DataError
-from lydite.evaluate.spectra import (
+from lydite.evaluate.spectra import mean_spectra, pack_arrays
+from lydite.evaluate.spectrum import (
     FLOOR,
     decibel,
     image_spectrum,
-    mean_spectra,
-    pack_arrays,
     power_spectrum,
     radial_profile,
     residual,
