@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lydite.card import Card, Preprocess, ScoreMeaning
+from helpers.packs import hand_made_pack
+from lydite.card import ONNX_NAME, Card, Preprocess, ScoreMeaning, file_entry
 from lydite.errors import ConfigError, DecodeError
 from lydite.explain.patches import fitting_stride, patch_map, stride_offsets
 from lydite.predictor import Predictor
@@ -180,3 +183,25 @@ def test_a_detector_that_scales_has_one_place(tiny_card: Card) -> None:
     assert (found.heat() == 2.0).all()
     with pytest.raises(ConfigError, match="one scaled copy"):
         patch_map(PHOTO, preprocess, tiny_card.score, logits, stride=16)
+
+
+def test_with_packs_the_map_is_of_the_variant_that_speaks(
+    make_onnx: Callable[..., Any], tiny_card: Card
+) -> None:
+    onnx = make_onnx().SerializeToString()
+    full = make_onnx(weight=3 * WEIGHT).SerializeToString()
+    card = tiny_card.model_copy(update={"files": {ONNX_NAME: file_entry(onnx)}})
+    predictor = Predictor.from_bytes(card, onnx, packs=[hand_made_pack(card, onnx, full)])
+    gray = np.full((40, 40, 3), 128, np.uint8)
+    for image, speaker, times in ((forged()[56:96, 88:128], "one", 3), (gray, "base", 1)):
+        found = predictor.explain(image, stride="card")
+        assert found.prediction.by == speaker
+        assert found.map.mean == pytest.approx(found.prediction.score, abs=1e-6)
+        corners = [(y, x) for y in (0, 8) for x in (0, 8)]
+        base = np.reshape(
+            [z_by_hand(image[y : y + SIZE, x : x + SIZE]) for y, x in corners], (2, 2)
+        )
+        by_hand = times * base - (times - 1) * (BIAS[1] - BIAS[0])
+        assert found.map.z == pytest.approx(by_hand, abs=1e-4)
+        meaning = found.map.meaning
+        assert meaning.threshold == (0.3 if speaker == "one" else -0.2)
