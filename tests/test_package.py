@@ -45,6 +45,8 @@ PREDICTION = {
     "lydite.config",
     "lydite.edits",
     "lydite.errors",
+    "lydite.explain",
+    "lydite.explain.patches",
     "lydite.files",
     "lydite.delta",
     "lydite.onnx_guard",
@@ -100,6 +102,7 @@ def test_import_lydite_is_light() -> None:
     [
         "import lydite.predictor",
         "import lydite.cli.predict",
+        "import lydite.cli.explain, lydite.explain.overlay",
         "import lydite.cli.doctor",
         "import lydite.cli.pack",
     ],

@@ -23,6 +23,7 @@ from lydite.data.decode import Source, decode, describe
 from lydite.data.folder import image_files, is_folder
 from lydite.data.preprocess import prepare, probability, score_of, verdict
 from lydite.errors import CardError, DecodeError
+from lydite.explain.patches import PatchMap, Stride, patch_map
 from lydite.files import read_bytes
 from lydite.onnx_guard import MAX_ONNX_BYTES
 from lydite.pack import BASE_NAME, Pack, PackCard
@@ -70,6 +71,23 @@ class Prediction:
         if self.by is None:
             del values["by"]
         return values
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What a detector says of one image, and of every place in it.
+
+    Attributes:
+        prediction: the same as `Predictor.predict` gives.
+        map: scores of the image's tiles, by the variant that spoke for the image.
+    """
+
+    prediction: Prediction
+    map: PatchMap
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the explanation as JSON values."""
+        return {"prediction": self.prediction.to_dict(), "map": self.map.to_dict()}
 
 
 class Predictor:
@@ -233,6 +251,29 @@ class Predictor:
             else:
                 yield self._attempt(source)
 
+    def explain(self, source: Source, *, stride: Stride | None = None) -> Explanation:
+        """Predict one image, and show which places of it made the score.
+
+        Every tile of a grid is scored by the network, nothing else. With stride "card" these are
+        the tiles of a prediction, and the mean of the map's `z` is the image's score; with any
+        other stride there are more tiles, and their mean is near the score but not equal to it.
+
+        Args:
+            source: a path, a file's bytes, a PIL image, or an array.
+            stride: pixels between neighboring tiles at most, from edge to edge; half a tile unless
+                given (a whole one in images of many tiles); or "card".
+
+        Raises:
+            DecodeError: the image cannot be used.
+            ConfigError: a stride that is not allowed, or that makes too many tiles.
+        """
+        rgb = decode(source)
+        prediction = self._judge(source, rgb)
+        variant = self._variants[prediction.by or BASE_NAME]
+        card = variant.card
+        scores = patch_map(rgb, card.preprocess, card.score, variant.logits, stride)
+        return Explanation(prediction, scores)
+
     def _attempt(self, source: Source) -> Prediction:
         try:
             return self._predict(source)
@@ -240,7 +281,9 @@ class Predictor:
             return _failed(source, error)
 
     def _predict(self, source: Source) -> Prediction:
-        rgb = decode(source)
+        return self._judge(source, decode(source))
+
+    def _judge(self, source: Source, rgb: NDArray[np.uint8]) -> Prediction:
         name, p_fake, z = self._speaker(rgb)
         return Prediction(
             source=_name(source),

@@ -98,7 +98,7 @@ def test_ids_are_unique_and_references_lead_somewhere(text: str, page: Page) -> 
 
 def test_everything_seen_can_be_heard(page: Page) -> None:
     assert all(image["alt"] for image in page.all("img"))
-    assert len(page.all("svg")) == len(page.all("desc")) == 7
+    assert len(page.all("svg")) == len(page.all("desc")) == 8
     assert len(page.all("caption")) == len(page.all("table"))
     assert all(header.get("scope") for header in page.all("th"))
     assert page.all("html")[0]["lang"] == "en"

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 #: every command, the module that registers it, and one line of help
 COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("lydite.cli.predict", "Say of images whether they look AI-generated."),
+    "explain": ("lydite.cli.explain", "Show which places of an image made its score."),
     "pack": ("lydite.cli.pack", "Show, merge and divide adapter packs."),
     "doctor": ("lydite.cli.doctor", "Check the installation."),
     "data": ("lydite.cli.data", "Scan folders of images, check them, make demo data."),

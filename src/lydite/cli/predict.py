@@ -70,8 +70,8 @@ def _predictions(predictor: Predictor, paths: tuple[str, ...]) -> Iterator[Predi
 def _print_json(predictor: Predictor, paths: tuple[str, ...]) -> bool:
     predictions = list(_predictions(predictor, paths))
     value = {
-        "detector": _described(predictor.card),
-        **({"packs": [_described(pack) for pack in predictor.packs]} if predictor.packs else {}),
+        "detector": described(predictor.card),
+        **({"packs": [described(pack) for pack in predictor.packs]} if predictor.packs else {}),
         "predictions": [prediction.to_dict() for prediction in predictions],
     }
     emit(value, True, "")
@@ -98,7 +98,8 @@ def _print_lines(predictor: Predictor, paths: tuple[str, ...]) -> bool:
     return bad
 
 
-def _described(card: Card | PackCard) -> dict[str, Any]:
+def described(card: Card | PackCard) -> dict[str, Any]:
+    """Return what a document says of the detector or pack that answered."""
     return {
         "name": card.name,
         "digest": card.digest,

@@ -22,7 +22,7 @@ from lydite.data.manifest import Manifest
 from lydite.errors import DataError, LyditeError
 from lydite.evaluate.score import read_scores
 from lydite.files import read_json, write_bytes
-from lydite.report import degraded, distributions, figures, pictures, rates
+from lydite.report import degraded, distributions, figures, pictures, rates, why
 from lydite.report.view import Line, columns_of, headline, kilobytes, lines_of, remarks
 from lydite.study.results import Result, read_results
 
@@ -57,7 +57,7 @@ def write_report(folder: Path, out: Path | None = None, *, images: bool = True) 
     scores = _scores(folder, lines)
     root = _image_root(folder, study) if images else None
     path = out or folder / REPORT_NAME
-    write_bytes(path, render(lines, study, scores, root).encode("utf-8"))
+    write_bytes(path, render(lines, study, scores, root, folder / "detectors").encode("utf-8"))
     return path
 
 
@@ -66,6 +66,7 @@ def render(
     study: Mapping[str, Any],
     scores: Mapping[str, pa.Table],
     root: Path | None,
+    detectors: Path | None = None,
 ) -> str:
     """Return the page.
 
@@ -74,6 +75,7 @@ def render(
         study: the study as data; may be empty.
         scores: by the name of the line, as far as they are kept.
         root: the images' folder, None to show none.
+        detectors: the folder of the exported detectors, None to ask none.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -89,6 +91,8 @@ def render(
     template = environment.from_string((folder / "page.html.jinja").read_text("utf-8"))
     seen = list(dict.fromkeys(name for line in lines for name in line.result.seen))
     source = list(dict.fromkeys(name for line in lines for name in line.result.source))
+    galleries = _galleries(lines, scores, [*seen, *source], root)
+    shown = [picture for _, found in galleries for picture in found]
     return template.render(
         title=study.get("title") or study.get("name") or lines[0].result.study,
         name=lines[0].result.study,
@@ -105,7 +109,8 @@ def render(
         drawings=_drawings(lines, scores, seen, source),
         degraded=degraded.rows_of(lines),
         degraded_panels=degraded.panels_of(lines),
-        galleries=_galleries(lines, scores, [*seen, *source], root),
+        galleries=galleries,
+        why=why.section(lines, scores, [*seen, *source], root, detectors, shown),
         study=study,
     )
 
@@ -187,7 +192,7 @@ def _galleries(
     if root is None or not few:
         return []
     quoted = {line.name: scores[line.name] for line in few}
-    best = few[-1].name
+    best = max(few, key=lambda line: line.value("auc", group="unseen-mean") or 0.0).name
     made = [
         ("One real and one fake of each domain", pictures.one_of_each(quoted, learned, root)),
         (f"Where {best} is most surely wrong", pictures.mistakes(quoted, best, root)),

@@ -51,6 +51,7 @@ class Picture:
         generator: what made it.
         label: "real" or "fake".
         said: what each detector says.
+        file: the image itself, which the page never names.
     """
 
     uri: str
@@ -59,6 +60,7 @@ class Picture:
     generator: str
     label: str
     said: tuple[Said, ...]
+    file: Path
 
 
 def one_of_each(
@@ -142,6 +144,7 @@ def _pictures(
                 printable(str(row["generator"])),
                 str(row["label"]),
                 quoted,
+                root / path,
             )
         )
     return found

@@ -112,6 +112,8 @@ def _inline(text: str, name: str, title: str, description: str, size: tuple[floa
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r"url\(#", f"url(#{name}-", body)
     body = re.sub(r'xlink:href="#', f'href="#{name}-', body)
+    # pixels inside the drawing: the prefix is declared nowhere on the page
+    body = body.replace('xlink:href="data:', 'href="data:')
     names = {value: key for key, value in COLORS.items()}
     body = re.sub(
         r"#[0-9a-f]{6}\b",
