@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from lydite.cli.evaluate_calibration import ALPHA, calibration_text, cell
 from lydite.cli.output import emit, progress_reporter, table
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def evaluate(
 ) -> int:
     """Score a detector on a manifest's images and print every metric with its 95 % interval.
 
-    The exit status is 1 when an image could not be scored.
+    A second table tells whether probabilities and verdicts can be believed: calibration errors,
+    and how many images are decided, how many of them and of each class wrongly, beside what the
+    card promises. The exit status is 1 when an image could not be scored.
 
     Args:
         detector: a detector folder.
@@ -77,7 +80,7 @@ def evaluate(
         runtime=runtime,  # type: ignore[arg-type]  # any string; a wrong one is refused there
         threads=threads,
     )
-    figures = summarize(scores, seen=seen, split=split)
+    figures = summarize(scores, loaded.card.score, seen=seen, split=split)
     if out is not None:
         write_scores(out, scores)
     failed = scores["error"].length() - scores["error"].null_count
@@ -94,13 +97,15 @@ def evaluate(
 
 
 def _text(value: dict[str, Any], figures: Sequence[Figure], out: Path | None) -> str:
-    """Return the table that people read."""
+    """Return the tables that people read."""
     found: dict[str, dict[str, Figure]] = {}
     for figure in figures:
+        if figure.metric == ALPHA:
+            continue
         where = ": ".join(v for k, v in figure.slice.items() if k != "split")
         found.setdefault(where, {})[figure.metric] = figure
     rows = [
-        [name, metrics["auc"].n, *(_cell(metrics[metric]) for metric in METRICS)]
+        [name, metrics["auc"].n, *(cell(metrics[metric]) for metric in METRICS)]
         for name, metrics in found.items()
     ]
     headers = ["images", "n", *(metric.replace("_", " ") for metric in METRICS)]
@@ -109,13 +114,4 @@ def _text(value: dict[str, Any], figures: Sequence[Figure], out: Path | None) ->
         notes.append(f"{value['unreadable']} images could not be scored.")
     if out is not None:
         notes.append(f"Scores: {out}")
-    return "\n".join([table(headers, rows), "", *notes])
-
-
-def _cell(figure: Figure) -> str | None:
-    """Return a number and its interval."""
-    if figure.value is None:
-        return None
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:.3f}"
-    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
+    return "\n".join([table(headers, rows), "", calibration_text(figures), "", *notes])
