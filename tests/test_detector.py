@@ -103,6 +103,10 @@ def test_a_card_says_the_lowest_version_that_knows_what_it_uses(folder: Path) ->
     assert Card.model_validate(plain.model_dump() | whole).version == 1
     adapter = {"op": "add_adapter", "after": "body.0", "kind": "affine", "channels": 4}
     assert Card.model_validate(plain.model_dump() | {"edits": [adapter]}).version == 3
+    band = {"alpha": 0.05, "low": 0.0, "high": 1.0, "n_real": 19, "n_fake": 19}
+    promise = {"score": {"conformal": band}}
+    assert Card.model_validate(plain.model_dump() | promise).version == 4
+    assert Card.model_validate(plain.model_dump() | {"score": {"n": 3}}).version == 1
     both = {"edits": [linear_edit(), adapter], **halves}
     assert Card.model_validate(plain.model_dump() | both).version == 3
 

@@ -17,7 +17,7 @@ from PIL import Image
 import lydite
 from helpers.packs import hand_made_pack
 from lydite import pack_folder
-from lydite.card import ONNX_NAME, Card, Preprocess, ScoreMeaning, load_card
+from lydite.card import ONNX_NAME, Card, ConformalBand, Preprocess, ScoreMeaning, load_card
 from lydite.data.preprocess import probability, verdict
 from lydite.delta import MAGIC
 from lydite.errors import CardError, ConfigError, FileError, LyditeError
@@ -130,7 +130,7 @@ def test_the_composed_file_passes_the_guard_of_every_model(
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"version": 2}, "Upgrade lydite"),
+        ({"version": 3}, "Upgrade lydite"),
         ({"format": "lydite-detector"}, "not that of a lydite adapter pack"),
         ({"surprise": 1}, "surprise"),
         ({"name": "../x"}, "`name`"),
@@ -369,6 +369,17 @@ print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_pack_says_the_lowest_version_that_knows_its_band(make: MakePack, tmp_path: Path) -> None:
+    plain = make()
+    assert json.loads(pack_json(plain.card))["version"] == 1
+    band = ConformalBand(alpha=0.05, low=-1.0, high=2.0, n_real=19, n_fake=19)
+    meaning = plain.card.score.model_copy(update={"conformal": band})
+    promising = make(score=meaning)
+    assert json.loads(pack_json(promising.card))["version"] == 2
+    save_pack(promising, tmp_path / "promising")
+    assert load_pack(tmp_path / "promising").card.score.conformal == band
 
 
 def test_json_leaves_out_what_says_nothing(make: MakePack) -> None:

@@ -14,8 +14,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -25,13 +27,14 @@ from lydite.errors import CardError
 from lydite.files import digest, read_bytes, sha256_file
 
 CARD_NAME = "card.json"
-CARD_VERSION = 3
+CARD_VERSION = 4
 #: which format a word came with, all others with the first; a card says the lowest version that
 #: knows its words, so that an older lydite asks for an upgrade instead of calling it damaged
 _SINCE = {
     **dict.fromkeys(("keep_slices", "factorize_linear", "factorize_conv"), 2),
     **dict.fromkeys(("weight-int8", "float16", "bfloat16"), 2),
     "add_adapter": 3,
+    "conformal": 4,
 }
 WEIGHTS_NAME = "model.safetensors"
 ONNX_NAME = "model.onnx"
@@ -104,6 +107,27 @@ class Quantization(Frozen):
     n: int = 0
 
 
+class ConformalBand(Frozen):
+    """What is promised of verdicts on images like those of the validation split.
+
+    At most a share `alpha` of the reals has a z above `high`, and of the fakes a z under `low`; see
+    `lydite.evaluate.conformal`. The band that verdicts go by follows from it and the threshold.
+
+    Attributes:
+        alpha: share of each class that may be called wrong.
+        low: end of the fakes, in z.
+        high: end of the reals, in z.
+        n_real: groups of validation reals that `high` rests on.
+        n_fake: groups of validation fakes that `low` rests on.
+    """
+
+    alpha: Annotated[float, Field(gt=0, lt=0.5)]
+    low: float
+    high: float
+    n_real: Annotated[int, Field(ge=1)]
+    n_fake: Annotated[int, Field(ge=1)]
+
+
 class ScoreMeaning(Frozen):
     """What the score means and where the verdict turns.
 
@@ -118,6 +142,7 @@ class ScoreMeaning(Frozen):
         fitted_on: digest of the validation selection; None while nothing was fitted.
         n: how many validation images.
         rule: how threshold and band were chosen, in words.
+        conformal: the promise that the band keeps; None where it was chosen otherwise.
     """
 
     threshold: float = 0.0
@@ -126,6 +151,13 @@ class ScoreMeaning(Frozen):
     fitted_on: Sha256 | None = None
     n: int = 0
     rule: str = "not fitted"
+    conformal: ConformalBand | None = None
+
+    @model_serializer(mode="wrap")
+    def _plainly(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out an absent promise, so that cards without one keep their digest."""
+        value: dict[str, Any] = handler(self)
+        return {k: v for k, v in value.items() if k != "conformal" or v is not None}
 
     @model_validator(mode="after")
     def _band_around_half(self) -> ScoreMeaning:
@@ -217,6 +249,7 @@ class Card(Frozen):
             {_member(edit, "op") for edit in edits} if isinstance(edits, list | tuple) else set()
         )
         named.add(_member(value.get("quantization"), "scheme"))
+        named.add("conformal" if promises(value.get("score")) else None)
         needed = max(_SINCE.get(word or "", 1) for word in named)
         return value | {"version": max(value.get("version", 1), needed)}
 
@@ -251,6 +284,12 @@ def _member(item: Any, name: str) -> str | None:
     """Return a word of a JSON object or of the model made from it."""
     found = item.get(name) if isinstance(item, dict) else getattr(item, name, None)
     return found if isinstance(found, str) else None
+
+
+def promises(score: Any) -> bool:
+    """Tell whether a score's meaning, as JSON or as a model, has a conformal band."""
+    found = score.get("conformal") if isinstance(score, dict) else getattr(score, "conformal", None)
+    return found is not None
 
 
 def parse_card(value: Any, where: str) -> Card:

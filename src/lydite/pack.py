@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from lydite.card import ONNX_NAME, Card, Figure, FileEntry, Preprocess, ScoreMeaning
+from lydite.card import ONNX_NAME, Card, Figure, FileEntry, Preprocess, ScoreMeaning, promises
 from lydite.config import Frozen, Sha256, validation_sentence
 from lydite.delta import compose
 from lydite.edits import Edit
@@ -22,7 +22,7 @@ from lydite.errors import CardError
 from lydite.files import digest, sha256_bytes
 
 PACK_NAME = "pack.json"
-PACK_VERSION = 1
+PACK_VERSION = 2
 DELTA_NAME = "model.delta"
 ADAPTER_NAME = "adapter.safetensors"
 #: what the base itself is called among the variants of a detector
@@ -66,7 +66,8 @@ class PackCard(Frozen):
 
     Attributes:
         format: always "lydite-pack".
-        version: of this format; a newer one is refused.
+        version: of this format, the lowest that can say all of this (2: a conformal band); a newer
+            one is refused.
         name: what predictions call it: lower case letters, digits, "-" and "_".
         base: the detector that it belongs to.
         edits: what is added to the base's edits.
@@ -87,7 +88,7 @@ class PackCard(Frozen):
     """
 
     format: Literal["lydite-pack"] = "lydite-pack"
-    version: Annotated[int, Field(ge=1, le=PACK_VERSION)] = PACK_VERSION
+    version: Annotated[int, Field(ge=1, le=PACK_VERSION)] = 1
     name: PackName
     base: PackBase
     edits: tuple[Edit, ...] = ()
@@ -105,6 +106,13 @@ class PackCard(Frozen):
     limits: tuple[str, ...] = ()
     composed: FileEntry
     files: dict[Literal["model.delta", "adapter.safetensors"], FileEntry]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lowest_version(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("version", 1), int):
+            return value
+        return value | {"version": max(value.get("version", 1), 1 + promises(value.get("score")))}
 
     @model_validator(mode="after")
     def _both_files(self) -> PackCard:
@@ -133,7 +141,7 @@ class MergedCard(Frozen):
     """
 
     format: Literal["lydite-packs"] = "lydite-packs"
-    version: Annotated[int, Field(ge=1, le=PACK_VERSION)] = PACK_VERSION
+    version: Annotated[int, Field(ge=1, le=PACK_VERSION)] = 1
     members: Annotated[dict[PackName, Sha256], Field(min_length=1, max_length=MAX_MEMBERS)]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lydite.card import Architecture, Preprocess
+from lydite.card import Architecture, ConformalBand, Preprocess, ScoreMeaning
 from lydite.cli import main
 from lydite.data.manifest import Manifest, from_columns
 from lydite.detector import Detector
@@ -74,6 +74,27 @@ def test_people_get_a_table(
     assert lines[0].split()[:3] == ["images", "n", "accuracy"]
     assert [line.split()[0] for line in lines[1:6]] == ["a", "a:", "b", "b:", "unseen-mean"]
     assert lines[-1] == "lydite-small in torch, split test"
+
+
+def test_the_second_table_is_about_calibration_and_says_what_was_promised(
+    detector: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(detector), str(manifest)]) == 0
+    out = capsys.readouterr().out
+    assert "ECE" in out
+    assert "Promised" not in out
+    band = ConformalBand(alpha=0.05, low=-9.0, high=9.0, n_real=40, n_fake=30)
+    meaning = ScoreMeaning(band=(0.01, 0.99), fitted_on="a" * 64, n=70, conformal=band)
+    Detector.load(detector).evolve(score=meaning).save(tmp_path / "fitted")
+    assert main(["evaluate", str(tmp_path / "fitted"), str(manifest)]) == 0
+    out = capsys.readouterr().out
+    headers = next(line for line in out.splitlines() if "ECE" in line)
+    columns = ["ECE", "Brier", "log loss", "decided", "wrong of these", "reals called fake"]
+    places = [headers.index(name) for name in columns]
+    assert places == sorted(places)
+    assert "at most 0.05 of each class called wrong. Fitted on 30 groups" in out
+    rows = out.split(headers)[1].splitlines()[1:6]
+    assert [row.split()[0] for row in rows] == ["a", "a:", "b", "b:", "unseen-mean"]
 
 
 def test_an_unreadable_image_sets_the_status(

@@ -98,7 +98,68 @@ def test_exactly_one_half_reads_real() -> None:
     assert metrics.confusion([0.5], [1]) == metrics.Confusion(fn=1)
 
 
-NAMES = [*DECIDED, "auc", "average_precision"]
+def probabilities(seed: int, n: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities that are too sure, without ties, and twice as many reals as fakes."""
+    rng = np.random.default_rng(seed)
+    targets = np.repeat([0, 0, 1], n // 3)
+    return 1 / (1 + np.exp(-4 * rng.normal(targets - 0.5, 1.0))), targets
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_losses_of_probabilities_equal_scikit_learn_with_balanced_weights(seed: int) -> None:
+    p_fake, targets = probabilities(seed)
+    p_fake[:2] = 1.0, 0.0
+    weight = np.where(targets == 1, 2.0, 1.0)
+    brier = reference.brier_score_loss(targets, p_fake, sample_weight=weight)
+    assert metrics.brier(p_fake, targets) == pytest.approx(brier, abs=1e-12)
+    loss = reference.log_loss(targets, p_fake, sample_weight=weight)
+    assert metrics.log_loss(p_fake, targets) == pytest.approx(loss, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ece_equals_a_naive_loop(seed: int) -> None:
+    p_fake, targets = probabilities(seed)
+    p_fake = np.round(p_fake, 2) if seed % 2 else p_fake
+    mass = np.where(targets == 1, 0.5 / targets.sum(), 0.5 / (1 - targets).sum())
+    bins: dict[int, list[int]] = {}
+    for value in np.unique(p_fake):
+        below, here = mass[p_fake < value].sum(), mass[p_fake == value].sum()
+        number = min(int((below + here / 2) * kernels.ECE_BINS + 1e-9), kernels.ECE_BINS - 1)
+        bins.setdefault(number, []).extend(np.flatnonzero(p_fake == value))
+    wanted = 0.0
+    for members in bins.values():
+        total = mass[members].sum()
+        mean_p = (mass[members] * p_fake[members]).sum() / total
+        share = mass[members][targets[members] == 1].sum() / total
+        wanted += total * abs(mean_p - share)
+    assert metrics.ece(p_fake, targets) == pytest.approx(wanted, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ece_is_the_mean_gap_of_scikit_learns_quantile_curve(seed: int) -> None:
+    from sklearn.calibration import calibration_curve
+
+    rng = np.random.default_rng(seed)
+    targets = rng.permutation(np.repeat([0, 1], 150))  # equal classes: the same masses
+    p_fake = rng.permutation((np.arange(300) + 0.5) / 300)
+    share, mean_p = calibration_curve(targets, p_fake, n_bins=kernels.ECE_BINS, strategy="quantile")
+    assert metrics.ece(p_fake, targets) == pytest.approx(np.abs(share - mean_p).mean(), abs=1e-12)
+
+
+def test_ece_of_answers_that_mean_what_they_say_and_of_such_that_do_not() -> None:
+    targets = np.repeat([0, 1], 50)
+    assert metrics.ece(targets.astype(float), targets) == 0.0
+    assert metrics.ece(1.0 - targets, targets) == 1.0
+    assert metrics.ece(np.full(100, 0.5), targets) == pytest.approx(0.0, abs=1e-12)
+    # nine reals for each fake are no miscalibration of a detector that knows nothing
+    assert metrics.ece(np.full(100, 0.5), np.repeat([0, 1], [90, 10])) == pytest.approx(
+        0, abs=1e-12
+    )
+    # errors of both classes do not cancel: half of each is surely wrong
+    assert metrics.ece(np.tile([0.0, 1.0], 50), targets) == pytest.approx(0.5)
+
+
+NAMES = [*DECIDED, "auc", "average_precision", "ece", "brier", "log_loss"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,7 +168,9 @@ def test_no_image_is_undefined(name: str) -> None:
 
 
 @pytest.mark.parametrize("target", [0, 1])
-@pytest.mark.parametrize("name", ["balanced_accuracy", "auc", "average_precision"])
+@pytest.mark.parametrize(
+    "name", ["balanced_accuracy", "auc", "average_precision", "ece", "brier", "log_loss"]
+)
 def test_one_class_is_undefined(name: str, target: int) -> None:
     assert getattr(metrics, name)([0.1, 0.9], [target, target]) is None
 

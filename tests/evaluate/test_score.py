@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lydite.card import Architecture, Preprocess, Quantization, ScoreMeaning
+from lydite.card import Architecture, ConformalBand, Preprocess, Quantization, ScoreMeaning
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest, from_columns
 from lydite.data.preprocess import prepare, probability, score_of
@@ -248,6 +248,35 @@ def test_a_copys_threshold_follows_the_originals(detector: Detector, manifest: M
     assert (
         calibrate(copy, manifest, like=detector).card.score == calibrate(copy, manifest).card.score
     )
+
+
+def test_a_copys_band_follows_the_originals_and_none_is_made_up(
+    detector: Detector, manifest: Manifest
+) -> None:
+    promise = ConformalBand(alpha=0.1, low=-0.3, high=0.4, n_real=33, n_fake=44)
+    score = calibrate(detector, manifest, alpha=0.3).card.score
+    assert score.conformal is not None  # four groups a class are enough for 0.3
+    original = detector.evolve(score=score.model_copy(update={"conformal": promise}))
+    copy = original.evolve(quantization=Quantization(scheme="bfloat16"))
+    z, rounded = (score_detector(d, manifest)["z"].drop_null().to_numpy() for d in (original, copy))
+    by = float(np.median(rounded - z))
+    made = calibrate(copy, manifest, like=original).card
+    assert made.score.conformal is not None
+    ends = (made.score.conformal.low, made.score.conformal.high)
+    assert ends == (pytest.approx(-0.3 + by), pytest.approx(0.4 + by))
+    assert (made.score.conformal.alpha, made.score.conformal.n_fake) == (0.1, 44)
+    assert made.version == 4
+    plain = original.evolve(score=score.model_copy(update={"conformal": None}))
+    assert calibrate(copy, manifest, like=plain, alpha=0.3).card.score.conformal is None
+
+
+def test_a_calibrated_detector_reads_as_it_was_written(
+    detector: Detector, manifest: Manifest, tmp_path: Path
+) -> None:
+    made = calibrate(detector, manifest, alpha=0.3).save(tmp_path / "made")
+    found = Detector.load(tmp_path / "made")
+    assert (found.card, found.card.digest) == (made.card, made.card.digest)
+    assert found.card.score.conformal is not None
 
 
 def test_calibration_never_sees_the_test_split(detector: Detector, tmp_path: Path) -> None:

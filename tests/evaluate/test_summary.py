@@ -7,10 +7,11 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from lydite.card import Figure, ScoreMeaning
+from lydite.card import ConformalBand, Figure, ScoreMeaning
 from lydite.errors import DataError
 from lydite.evaluate.score import SCORES_SCHEMA
 from lydite.evaluate.summary import METRICS, summarize
+from lydite.evaluate.verdicts import VERDICTS
 
 
 def table(
@@ -70,7 +71,7 @@ def test_slices_are_exactly_these() -> None:
         | {(("domain", d), ("generator", g), ("split", "test")) for d, g in pairs}
         | {(("group", "seen"), ("split", "test")), (("group", "unseen-mean"), ("split", "test"))}
     )
-    assert {f.metric for f in figures} == {*METRICS, "unreadable"}
+    assert {f.metric for f in figures} == {*METRICS, "unreadable"} - VERDICTS.keys()
     assert len({(f.metric, tuple(f.slice.items())) for f in figures}) == len(figures)
 
 
@@ -168,6 +169,42 @@ def test_another_meaning_moves_decisions_only() -> None:
     assert found(strict, "recall", **where).value == 0.0
     assert found(strict, "precision", **where).value is None
     assert found(strict, "auc", **where) == found(own, "auc", **where)
+
+
+def test_verdicts_and_their_promise_are_measured_on_every_slice() -> None:
+    scores = table()
+    promise = ConformalBand(alpha=0.1, low=0.2, high=1.8, n_real=40, n_fake=30)
+    meaning = ScoreMeaning(
+        threshold=1.0, band=(0.3, 0.7), fitted_on="a" * 64, n=80, conformal=promise
+    )
+    figures = summarize(scores, meaning, seen=["a"], n_boot=50)
+    assert {f.metric for f in figures} == {*METRICS, "unreadable", "alpha"}
+    alpha = found(figures, "alpha", split="test")
+    assert (alpha.value, alpha.n) == (0.1, 30)
+    z, targets, domain = columns(scores, "z", "target", "domain")
+    p = 1 / (1 + np.exp(-(z - 1.0)))
+    wrong = {}
+    for name in "abc":
+        here = (domain == name) & (targets == 0)
+        wrong[name] = float(np.mean(p[here] > 0.7))
+        figure = found(figures, "miscoverage_real", domain=name, split="test")
+        assert figure.value == pytest.approx(wrong[name])
+        assert figure.low <= figure.value <= figure.high
+    mean = found(figures, "miscoverage_real", group="unseen-mean", split="test")
+    assert mean.value == pytest.approx((wrong["b"] + wrong["c"]) / 2)
+    decided = found(figures, "decided", group="seen", split="test")
+    assert decided.value == pytest.approx(np.mean(np.abs(p[domain == "a"] - 0.5) > 0.2))
+    slices = {tuple(f.slice.items()) for f in figures if f.metric == "auc"}
+    for metric in ("ece", "decided_error", "miscoverage_fake"):
+        assert {tuple(f.slice.items()) for f in figures if f.metric == metric} == slices
+
+
+def test_a_band_without_a_promise_is_measured_and_one_that_was_never_fitted_is_not() -> None:
+    fitted = ScoreMeaning(threshold=1.0, band=(0.3, 0.7), fitted_on="a" * 64, n=80)
+    metrics = {f.metric for f in summarize(table(4), fitted, seen=["a"], n_boot=20)}
+    assert metrics == {*METRICS, "unreadable"}
+    metrics = {f.metric for f in summarize(table(4), ScoreMeaning(), seen=["a"], n_boot=20)}
+    assert not metrics & {*VERDICTS, "alpha"}
 
 
 def test_only_the_wanted_split_counts() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize, minimize_scalar
 
+from lydite.card import ConformalBand
 from lydite.data.preprocess import probability, verdict
 from lydite.errors import DataError
 from lydite.evaluate import metrics
@@ -131,7 +132,7 @@ def test_temperature_scales_with_the_scores_and_stays_finite_when_split() -> Non
 @pytest.mark.parametrize("apart", [1.5, 2.5, 3.5])
 def test_verdicts_outside_the_band_err_as_little_as_promised(apart: float) -> None:
     z, targets = drawn(1, n=400, apart=apart)
-    meaning = fit_meaning(z, targets, DIGEST)
+    meaning = fit_meaning(z, targets, DIGEST, alpha=None)
     said = np.array([verdict(float(p), meaning) for p in probability(z, meaning)])
     sure = said != "unsure"
     errors = [
@@ -154,14 +155,17 @@ def test_a_good_detector_needs_no_band() -> None:
     assert meaning.band == (0.5, 0.5)
     assert meaning.fitted_on == DIGEST
     assert meaning.n == 100
-    assert "no unsure band" in meaning.rule
+    assert "none is needed" in meaning.rule
+    plain = fit_meaning(z, np.repeat([0, 1], 50), DIGEST, alpha=None)
+    assert plain.band == (0.5, 0.5)
+    assert "no unsure band" in plain.rule
 
 
 def test_a_band_is_the_smallest_that_does() -> None:
     # 20 clear images each side, one error just off the threshold on each side
     z = np.r_[np.linspace(-9, -5, 20), 0.5, -0.4, np.linspace(5, 9, 20)]
     targets = np.r_[np.zeros(20), 0, 1, np.ones(20)].astype(int)
-    meaning = fit_meaning(z, targets, DIGEST)
+    meaning = fit_meaning(z, targets, DIGEST, alpha=None)
     p = probability(z, meaning)
     accuracy = metrics.accuracy(p, targets)
     assert accuracy is not None
@@ -173,7 +177,7 @@ def test_hopeless_scores_are_capped_and_say_so() -> None:
     rng = np.random.default_rng(2)
     targets = np.repeat([0, 1], 200)
     z = rng.standard_t(1.0, 400) + 0.3 * targets
-    meaning = fit_meaning(z, targets, DIGEST)
+    meaning = fit_meaning(z, targets, DIGEST, alpha=None)
     assert meaning.band[0] >= 0.5 - BAND_LIMIT - 1e-12
     assert "unsure band" in meaning.rule
 
@@ -211,3 +215,43 @@ def test_a_given_threshold_is_kept_and_the_rest_is_fitted_around_it() -> None:
     reached = (above[targets == 1].mean() + (~above)[targets == 0].mean()) / 2
     assert "the parent's" in kept.rule
     assert f"({reached:.3f})" in kept.rule
+
+
+@pytest.mark.parametrize("apart", [0.5, 2.0, 3.0])
+def test_the_band_keeps_its_promise_on_the_images_that_it_was_fitted_on(apart: float) -> None:
+    z, targets = drawn(4, n=400, apart=apart)
+    meaning = fit_meaning(z, targets, DIGEST)
+    promise = meaning.conformal
+    assert promise is not None
+    assert (promise.alpha, promise.n_fake) == (0.05, int(targets.sum()))
+    said = np.array([verdict(float(p), meaning) for p in probability(z, meaning)])
+    assert np.mean(said[targets == 0] == "fake") <= 0.05
+    assert np.mean(said[targets == 1] == "real") <= 0.05
+    # the threshold is what it was without a promise, and so is every forced decision
+    plain = fit_meaning(z, targets, DIGEST, alpha=None)
+    assert (plain.threshold, plain.temperature) == (meaning.threshold, meaning.temperature)
+    assert "at most 0.05 of the real ones are called fake" in meaning.rule
+
+
+def test_too_few_images_get_the_band_without_a_promise() -> None:
+    z, targets = drawn(0, n=60)
+    few = np.flatnonzero(targets == 1)[:18]
+    keep = np.r_[np.flatnonzero(targets == 0), few]
+    meaning = fit_meaning(z[keep], targets[keep], DIGEST)
+    assert meaning == fit_meaning(z[keep], targets[keep], DIGEST, alpha=None)
+    assert meaning.conformal is None
+    loose = fit_meaning(z[keep], targets[keep], DIGEST, alpha=0.1)
+    assert loose.conformal is not None
+    # copies of one photograph are one of them
+    groups = [str(n // 4) for n in range(keep.size)]
+    assert fit_meaning(z[keep], targets[keep], DIGEST, groups=groups, alpha=0.1).conformal is None
+
+
+def test_a_given_promise_is_kept() -> None:
+    z, targets = drawn(3)
+    given = ConformalBand(alpha=0.2, low=4.0, high=7.0, n_real=33, n_fake=44)
+    meaning = fit_meaning(z, targets, DIGEST, threshold=6.0, conformal=given)
+    assert meaning.conformal == given
+    ends = [float(probability(end, meaning)) for end in (4.0, 7.0)]
+    assert meaning.band == (pytest.approx(ends[0]), pytest.approx(ends[1]))
+    assert "the parent's, moved likewise" in meaning.rule

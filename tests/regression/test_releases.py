@@ -20,6 +20,11 @@ from lydite.predictor import Predictor
 
 DETECTORS = sorted((Path(__file__).parent / "detectors").glob("*/*/card.json"))
 TOLERANCE = 1e-5
+#: what packs and results know these cards by
+DIGESTS = {
+    "0.1.0/float": "e13d1842ce43ed695377061d329bcd65fb913d6bfd685fdeaedc2a10ce93821e",
+    "0.1.0/int8": "dd9075db06f1c34d75a0096ac06b9cf0f67df9a6e90d49b80d31b3cb2ede5322",
+}
 
 
 def pictures() -> list[NDArray[np.uint8]]:
@@ -59,6 +64,23 @@ def test_a_stored_detector_is_rebuilt_and_exported_as_then(card: Path) -> None:
         tiles = [prepare(picture, detector.card.preprocess) for picture in pictures()]
         answers = [score_of(network_logits(detector, [t])) for t in tiles]
         np.testing.assert_allclose(answers, golden(card.parent), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("card", DETECTORS, ids=lambda p: "-".join(p.parts[-3:-1]))
+def test_a_stored_card_has_its_digest_and_its_verdicts(card: Path) -> None:
+    found = load_card(card.parent)
+    assert found.digest == DIGESTS[f"{card.parts[-3]}/{card.parts[-2]}"]
+    # what the card says of the score, spelled out: newer kinds of bands change nothing here
+    meaning = json.loads(card.read_text())["score"]
+    low, high = meaning["band"]
+    for prediction in lydite.load(card.parent).predict(pictures()):
+        assert prediction.score is not None
+        x = (prediction.score - meaning["threshold"]) / meaning["temperature"]
+        p_fake = 1 / (1 + np.exp(-x))
+        assert prediction.p_fake == pytest.approx(p_fake, abs=1e-12)
+        assert prediction.verdict == (
+            "fake" if p_fake > high else "real" if p_fake < low else "unsure"
+        )
 
 
 def test_there_are_detectors_of_every_kind() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from lydite.cli.evaluate_degraded import degraded_failures, degraded_text
+from lydite.cli.evaluate_calibration import ALPHA, calibration_text, cell
 from lydite.cli.output import emit, progress_reporter, table
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def evaluate(
 ) -> int:
     """Score a detector on a manifest's images and print every metric with its 95 % interval.
 
-    The exit status is 1 when an image could not be scored, as it is or degraded.
+    A second table tells whether probabilities and verdicts can be believed: calibration errors,
+    and how many images are decided, how many of them and of each class wrongly, beside what the
+    card promises. The exit status is 1 when an image could not be scored, as it is or degraded.
 
     Args:
         detector: a detector folder.
@@ -87,7 +90,7 @@ def evaluate(
         threads=threads,
     )
     clean = of_degradation(scores, NONE)
-    figures = summarize(clean, seen=seen, split=split)
+    figures = summarize(clean, loaded.card.score, seen=seen, split=split)
     degraded = summarize_degraded(scores, seen=seen, split=split)
     if out is not None:
         write_scores(out, scores)
@@ -112,10 +115,12 @@ def _text(
     """Return the tables that people read."""
     found: dict[str, dict[str, Figure]] = {}
     for figure in figures:
+        if figure.metric == ALPHA:
+            continue
         where = ": ".join(v for k, v in figure.slice.items() if k != "split")
         found.setdefault(where, {})[figure.metric] = figure
     rows = [
-        [name, metrics["auc"].n, *(_cell(metrics[metric]) for metric in METRICS)]
+        [name, metrics["auc"].n, *(cell(metrics[metric]) for metric in METRICS)]
         for name, metrics in found.items()
     ]
     headers = ["images", "n", *(metric.replace("_", " ") for metric in METRICS)]
@@ -127,14 +132,6 @@ def _text(
         notes.append(f"{name}: could not be scored: {said}.")
     if out is not None:
         notes.append(f"Scores: {out}")
-    tables = [table(headers, rows), *([degraded_text(degraded)] if degraded else [])]
+    tables = [table(headers, rows), calibration_text(figures)]
+    tables += [degraded_text(degraded)] if degraded else []
     return "\n".join(["\n\n".join(tables), "", *notes])
-
-
-def _cell(figure: Figure) -> str | None:
-    """Return a number and its interval."""
-    if figure.value is None:
-        return None
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:.3f}"
-    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"

@@ -106,5 +106,6 @@ def described(card: Card | PackCard) -> dict[str, Any]:
         "threshold": card.score.threshold,
         "temperature": card.score.temperature,
         "band": list(card.score.band),
+        **({} if card.score.conformal is None else {"alpha": card.score.conformal.alpha}),
         "limits": list(card.limits),
     }

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lydite.card import Figure
+from lydite.card import Card, ConformalBand, Figure, ScoreMeaning
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.errors import DataError
+from lydite.evaluate.conformal import ALPHA, moved
 from lydite.evaluate.metrics import accuracy, auc
 from lydite.evaluate.score import Runtime, score_detector
 from lydite.evaluate.threshold import fit_meaning
 from lydite.recipe import Progress, silent
-
-if TYPE_CHECKING:
-    from lydite.card import ScoreMeaning
 
 
 def calibrate(
@@ -32,12 +29,14 @@ def calibrate(
     threads: int | None = None,
     images: ImageStore | None = None,
     like: Detector | None = None,
+    alpha: float | None = ALPHA,
 ) -> Detector:
     """Return the detector with a score meaning fitted on a validation selection.
 
     A rounded copy of a detector is to decide as the original does. A threshold of its own, chosen
     on a few hundred images, differs from the original's by chance far more than rounding moves
-    the scores; so it gets the original's, moved by the median difference of their scores.
+    the scores; so it gets the original's, moved by the median difference of their scores. The band
+    follows likewise, and its promise is the original's: as good as the median describes the move.
 
     Accuracy and AUC on these images go into the card, marked with their split. Exported files
     stay beside the card: they hold the network, not what its score means.
@@ -49,9 +48,13 @@ def calibrate(
         runtime: see `score_detector`.
         threads: CPU threads.
         images: decoded images, kept by the caller.
-        like: what it is a rounded copy of; the threshold follows that one's, if it was fitted.
+        like: what it is a rounded copy of; threshold and conformal band follow that one's, if it
+            was fitted.
+        alpha: share of each class that may be called wrong outside the unsure band; None for a
+            band without a promise. A copy of a fitted detector promises what that one does.
 
     Raises:
+        ConfigError: no such alpha.
         DataError: a test image among them, or no usable image of one class.
     """
     if "test" in val.column("split"):
@@ -62,13 +65,16 @@ def calibrate(
     scores = score_detector(
         detector, val, progress=progress, runtime=runtime, threads=threads, images=store
     )
-    threshold = None
+    threshold, band = None, None
     if like is not None and like.card.score.n:
         original = score_detector(
             like, val, progress=progress, runtime=runtime, threads=threads, images=store
         )
-        threshold = like.card.score.threshold + _shift(scores, original)
-    meaning = meaning_of(scores, val.digest, threshold=threshold)
+        by = _shift(scores, original)
+        threshold, band = like.card.score.threshold + by, like.card.score.conformal
+        # without a promise of the original's there is none to keep, and no new one is made
+        band, alpha = (None, None) if band is None else (moved(band, by), band.alpha)
+    meaning = meaning_of(scores, val.digest, alpha=alpha, threshold=threshold, conformal=band)
     usable = scores.filter(pc.is_valid(scores["z"]))
     z, targets = usable["z"].to_numpy(), usable["target"].to_numpy()
     where = {"split": val.column("split")[0]}
@@ -77,8 +83,9 @@ def calibrate(
         Figure(metric="accuracy", value=accuracy(decided, targets), n=len(z), slice=where),
         Figure(metric="auc", value=auc(z, targets), n=len(z), slice=where),
     )
-    card = detector.card.model_copy(update={"score": meaning, "measured": measured})
-    return replace(detector, card=card)
+    # validated, as a promise asks for a newer version of the format
+    said = detector.card.model_dump() | {"score": meaning, "measured": measured}
+    return replace(detector, card=Card.model_validate(said))
 
 
 def _shift(scores: pa.Table, original: pa.Table) -> float:
@@ -87,15 +94,29 @@ def _shift(scores: pa.Table, original: pa.Table) -> float:
     return float(np.median(moved)) if len(moved) else 0.0
 
 
-def meaning_of(scores: pa.Table, digest: str, *, threshold: float | None = None) -> ScoreMeaning:
+def meaning_of(
+    scores: pa.Table,
+    digest: str,
+    *,
+    alpha: float | None = ALPHA,
+    threshold: float | None = None,
+    conformal: ConformalBand | None = None,
+) -> ScoreMeaning:
     """Return the score meaning fitted on a table of validation scores, failures left out.
 
-    A given threshold is kept, see `fit_meaning`.
+    A given threshold or conformal band is kept, see `fit_meaning`.
 
     Raises:
+        ConfigError: no such alpha.
         DataError: no usable image of one class.
     """
     usable = scores.filter(pc.is_valid(scores["z"]))
     return fit_meaning(
-        usable["z"].to_numpy(), usable["target"].to_numpy(), digest, threshold=threshold
+        usable["z"].to_numpy(),
+        usable["target"].to_numpy(),
+        digest,
+        groups=usable["group"].to_pylist(),
+        alpha=alpha,
+        threshold=threshold,
+        conformal=conformal,
     )

@@ -20,6 +20,8 @@ Kernel = Callable[[Float64, Int64, Float64], Float64]
 
 #: a probability above this reads "fake" when a decision is forced
 DECISION = 0.5
+#: bins of the expected calibration error, as many as Guo et al. (2017) have
+ECE_BINS = 15
 
 
 def counts(p_fake: Float64, targets: Int64, weights: Float64) -> tuple[Float64, ...]:
@@ -90,6 +92,56 @@ def average_precision(scores: Float64, targets: Int64, weights: Float64) -> Floa
     return np.where(fp[:, -1] > 0, value, np.nan)
 
 
+def brier(p_fake: Float64, targets: Int64, weights: Float64) -> Float64:
+    """Mean squared difference of p(fake) and target (Brier 1950), each class weighing one half."""
+    return _class_mean((p_fake - targets) ** 2, targets, weights)
+
+
+def log_loss(p_fake: Float64, targets: Int64, weights: Float64) -> Float64:
+    """Mean negative log likelihood in nats, each class weighing one half.
+
+    As in scikit-learn a probability of 0 or 1 counts as the machine's epsilon away from it, so
+    that one sure mistake costs 36 nats and not everything.
+    """
+    smallest = np.finfo(np.float64).eps
+    p_true = np.where(targets == 1, p_fake, 1 - p_fake)
+    return _class_mean(-np.log(np.clip(p_true, smallest, 1 - smallest)), targets, weights)
+
+
+def ece(p_fake: Float64, targets: Int64, weights: Float64) -> Float64:
+    """Expected calibration error: how far p(fake) is from the share of fakes, on average.
+
+    The sum over bins of (mass of the bin) * |mean p(fake) - share of fakes|, as by Guo et al.
+    (2017, eq. 3), in the form for two classes: p(fake) is held against the share of fakes over all
+    of 0..1, where the confidence max(p, 1 - p) would let errors of the two classes cancel. Both
+    classes weigh one half, as where the temperature is fitted, so that the mix of a test set does
+    not count as miscalibration. Bins are of equal mass (Nixon et al. 2019), and equal
+    probabilities share a bin: the one that the middle of their mass lies in.
+
+    With a finite number of images it is too large on average (Kumar et al. 2019): a calibrated
+    detector has more than 0, and about the less the more images there are. Compare it on equally
+    many images.
+    """
+    fakes, reals = _tie_blocks(p_fake, targets, weights)
+    fakes = ratio(fakes, np.broadcast_to(2 * fakes.sum(axis=1, keepdims=True), fakes.shape))
+    reals = ratio(reals, np.broadcast_to(2 * reals.sum(axis=1, keepdims=True), reals.shape))
+    mass = fakes + reals
+    middle = np.nan_to_num(np.cumsum(mass, axis=1) - mass / 2)
+    # equal masses are to give equal bins, however their sums are rounded
+    at = np.minimum((middle * ECE_BINS + 1e-9).astype(np.int64), ECE_BINS - 1)
+    place = (at + np.arange(len(at))[:, None] * ECE_BINS).ravel()
+    gap = (mass * np.unique(p_fake) - fakes).ravel()
+    gaps = np.bincount(place, gap, len(at) * ECE_BINS).reshape(-1, ECE_BINS)
+    return np.asarray(np.abs(gaps).sum(axis=1))
+
+
+def _class_mean(values: Float64, targets: Int64, weights: Float64) -> Float64:
+    """Return the mean over the two classes of the mean of each one's values, (B,)."""
+    fake = (targets == 1).astype(np.float64)
+    means = [ratio(weights @ (values * one), weights @ one) for one in (fake, 1 - fake)]
+    return (means[0] + means[1]) / 2
+
+
 def _tie_blocks(scores: Float64, targets: Int64, weights: Float64) -> tuple[Float64, Float64]:
     """Return the weight of fakes and of reals at each distinct score, ascending: (B, K) each."""
     order = np.argsort(scores, kind="stable")
@@ -112,4 +164,6 @@ DECIDED: dict[str, Kernel] = {
 }
 #: metrics of the ranking; they read the score z, which never saturates as p does
 RANKED: dict[str, Kernel] = {"auc": auc, "ap": average_precision}
-KERNELS: dict[str, Kernel] = DECIDED | RANKED
+#: metrics of the probability itself; they read p(fake)
+CALIBRATED: dict[str, Kernel] = {"ece": ece, "brier": brier, "log_loss": log_loss}
+KERNELS: dict[str, Kernel] = DECIDED | RANKED | CALIBRATED

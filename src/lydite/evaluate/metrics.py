@@ -139,3 +139,22 @@ def auc(scores: ArrayLike, targets: ArrayLike) -> float | None:
 def average_precision(scores: ArrayLike, targets: ArrayLike) -> float | None:
     """Return the average precision of the fakes; None if a class is missing."""
     return measure(kernels.average_precision, scores, targets)
+
+
+def ece(p_fake: ArrayLike, targets: ArrayLike) -> float | None:
+    """Return the expected calibration error, see `kernels.ece`; None if a class is missing.
+
+    >>> ece([0.0, 0.0, 0.7, 1.0], [0, 0, 1, 1])
+    0.075
+    """
+    return measure(kernels.ece, p_fake, targets)
+
+
+def brier(p_fake: ArrayLike, targets: ArrayLike) -> float | None:
+    """Return the class-balanced Brier score; None if a class is missing."""
+    return measure(kernels.brier, p_fake, targets)
+
+
+def log_loss(p_fake: ArrayLike, targets: ArrayLike) -> float | None:
+    """Return the class-balanced log loss in nats; None if a class is missing."""
+    return measure(kernels.log_loss, p_fake, targets)

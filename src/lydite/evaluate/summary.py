@@ -8,6 +8,9 @@
 | {"group": "source", "split": s} | all images of the domains learned before, where named |
 | {"group": "unseen-mean", "split": s} | mean over the other domains, each counting the same |
 
+Beside them stands what the card promises of verdicts, the metric "alpha" of {"split": s}, where
+the meaning has a conformal band.
+
 Images whose score is missing are left out of every metric and counted in the metric "unreadable".
 """
 
@@ -28,8 +31,9 @@ from lydite.evaluate.degrade import NONE
 from lydite.evaluate.intervals import N_BOOT, Interval, intervals, never_certain, strata_of
 from lydite.evaluate.kernels import Float64, Int64
 from lydite.evaluate.score import rescale
+from lydite.evaluate.verdicts import ALPHA, VERDICTS, reflected, verdicts_of, with_width
 
-METRICS = tuple(kernels.KERNELS)
+METRICS = (*kernels.KERNELS, *VERDICTS)
 UNREADABLE = "unreadable"
 
 
@@ -44,6 +48,7 @@ class Scored:
         domain: where the image is from.
         generator: what made it.
         group: what it must be drawn together with.
+        verdicts: real, fake or unsure, as numbers.
     """
 
     z: Float64
@@ -52,6 +57,7 @@ class Scored:
     domain: NDArray[np.str_]
     generator: NDArray[np.str_]
     group: NDArray[np.str_]
+    verdicts: Float64
 
     def take(self, keep: NDArray[np.bool_]) -> Scored:
         """Return some of the images."""
@@ -72,7 +78,8 @@ def summarize(
 
     Args:
         scores: as in `SCORES_SCHEMA`, of one detector.
-        meaning: threshold and temperature to decide by; None takes the column `p_fake`.
+        meaning: threshold, temperature and band to decide by; None takes the column `p_fake`.
+            Verdicts are measured where it was fitted.
         seen: domains that the detector was trained on.
         source: domains that it was trained on before those; neither seen nor unseen.
         split: which rows count.
@@ -94,7 +101,7 @@ def summarize(
         raise DataError(f"There are no scores of the split '{split}'.")
     table = table if meaning is None else rescale(table, meaning)
     failed = _failures(table, seen, source)
-    images = _arrays(table)
+    images = _arrays(table, meaning)
     figures = _by_domain(table, images, failed, split, n_boot, seed)
     for group, domains in (("seen", seen), ("source", source)):
         known = images.take(np.isin(images.domain, list(domains)))
@@ -108,7 +115,7 @@ def summarize(
         where = {"group": "unseen-mean", "split": split}
         figures += _figures(_measure_mean(new, unseen, n_boot, seed), where)
         figures.append(_count(failed.get("/unseen", 0), new.z.size, where))
-    return tuple(figures)
+    return _with_promise(figures, meaning, split)
 
 
 def _by_domain(
@@ -133,18 +140,33 @@ def _by_domain(
     return figures
 
 
-def _arrays(table: pa.Table) -> Scored:
+def _with_promise(
+    figures: Sequence[Figure], meaning: ScoreMeaning | None, split: str
+) -> tuple[Figure, ...]:
+    """Return the figures and what was promised; without a fitted meaning nothing of verdicts."""
+    if meaning is None or meaning.fitted_on is None:
+        return tuple(figure for figure in figures if figure.metric not in VERDICTS)
+    band = meaning.conformal
+    if band is None:
+        return tuple(figures)
+    n = min(band.n_real, band.n_fake)
+    return (*figures, Figure(metric=ALPHA, value=band.alpha, n=n, slice={"split": split}))
+
+
+def _arrays(table: pa.Table, meaning: ScoreMeaning | None) -> Scored:
     """Return the usable rows as arrays."""
     usable = table.filter(pc.is_valid(table["z"]))
     names = {
         name: np.array(usable[name].to_pylist(), dtype=np.str_)
         for name in ("domain", "generator", "group")
     }
+    p_fake = usable["p_fake"].to_numpy().astype(np.float64)
     return Scored(
         usable["z"].to_numpy().astype(np.float64),
-        usable["p_fake"].to_numpy().astype(np.float64),
+        p_fake,
         usable["target"].to_numpy().astype(np.int64),
         **names,
+        verdicts=verdicts_of(p_fake, meaning),
     )
 
 
@@ -162,12 +184,15 @@ def _all(images: Scored, weights: Float64) -> dict[str, Float64]:
     """Return every metric for weights (B, N)."""
     decided = {
         name: kernel(images.p_fake, images.targets, weights)
-        for name, kernel in kernels.DECIDED.items()
+        for name, kernel in (kernels.DECIDED | kernels.CALIBRATED).items()
     }
     ranked = {
         name: kernel(images.z, images.targets, weights) for name, kernel in kernels.RANKED.items()
     }
-    return decided | ranked
+    said = {
+        name: kernel(images.verdicts, images.targets, weights) for name, kernel in VERDICTS.items()
+    }
+    return decided | ranked | said
 
 
 def _measure(images: Scored, n_boot: int, seed: int) -> dict[str, Interval]:
@@ -179,7 +204,8 @@ def _measure(images: Scored, n_boot: int, seed: int) -> dict[str, Interval]:
         lambda weights: _all(images, weights), strata, images.group, n_boot=n_boot, seed=seed
     )
     found["accuracy"] = never_certain(found["accuracy"], images.group)
-    return found
+    found["ece"] = reflected(found["ece"])
+    return found | with_width(found, images.verdicts, images.targets, images.group)
 
 
 def _measure_mean(
@@ -197,7 +223,8 @@ def _measure_mean(
         return {name: np.mean([values[name] for values in each], axis=0) for name in METRICS}
 
     strata = strata_of(images.targets, images.domain.tolist())
-    return intervals(replicate, strata, images.group, n_boot=n_boot, seed=seed)
+    found = intervals(replicate, strata, images.group, n_boot=n_boot, seed=seed)
+    return found | {"ece": reflected(found["ece"])}
 
 
 def _figures(found: Mapping[str, Interval], where: dict[str, str]) -> list[Figure]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from lydite.card import ScoreMeaning
+from lydite.card import ConformalBand, ScoreMeaning
 from lydite.data.preprocess import probability
 from lydite.errors import DataError
 from lydite.evaluate import metrics
+from lydite.evaluate.conformal import ALPHA, fit_band, unsure_between
 from lydite.evaluate.kernels import Float64, Int64
 
 #: with fewer images than this of a class the best split is mostly chance, and a curve is fitted
@@ -30,9 +32,20 @@ SWAPPED = (
 
 
 def fit_meaning(
-    z: ArrayLike, targets: ArrayLike, digest: str, *, threshold: float | None = None
+    z: ArrayLike,
+    targets: ArrayLike,
+    digest: str,
+    *,
+    groups: Sequence[str] | NDArray[np.str_] | None = None,
+    alpha: float | None = ALPHA,
+    threshold: float | None = None,
+    conformal: ConformalBand | None = None,
 ) -> ScoreMeaning:
     """Choose threshold, temperature and band on validation scores.
+
+    The band is the conformal one, with a promise for each class (see `lydite.evaluate.conformal`).
+    Where there are too few images for that, or none is asked for, it is the smallest symmetric one
+    outside of which few validation images are decided wrongly, which promises nothing.
 
     Warns (`UserWarning`) when the AUC is under 0.5, which is what swapped labels look like.
 
@@ -40,9 +53,13 @@ def fit_meaning(
         z: (N,) scores, failed images left out.
         targets: (N,) 0 for real, 1 for fake.
         digest: of the validation selection; goes into the card.
+        groups: (N,) what images belong together; None: each stands for itself.
+        alpha: share of each class that may be called wrong; None for the band without a promise.
         threshold: kept as it is; only temperature and band are chosen.
+        conformal: kept as it is, instead of one of these scores.
 
     Raises:
+        ConfigError: no such alpha.
         DataError: a class is missing, or the input is not valid (see `metrics.check`).
     """
     values, classes = metrics.check(z, targets)
@@ -66,13 +83,24 @@ def fit_meaning(
     reached = float((above[classes == 1].mean() + (~above)[classes == 0].mean()) / 2)
     temperature = best_temperature(values - threshold, classes)
     meaning = ScoreMeaning(threshold=threshold, temperature=temperature)
-    half, error, inside = unsure_band(probability(values, meaning), classes)
+    p_fake = probability(values, meaning)
+    promise = conformal
+    if promise is None and alpha is not None:
+        promise = fit_band(values, classes, groups, alpha=alpha)
+    if promise is None:
+        half, error, inside = unsure_band(p_fake, classes)
+        band, words = (0.5 - half, 0.5 + half), _symmetric(half, error, inside)
+    else:
+        band = unsure_between(promise, meaning)
+        words = _promised(promise, band, p_fake, kept=conformal is not None)
     return meaning.model_copy(
         update={
-            "band": (0.5 - half, 0.5 + half),
+            "band": band,
             "fitted_on": digest,
             "n": int(classes.size),
-            "rule": _rule(origin, reached, half, error, inside),
+            "conformal": promise,
+            "rule": f"threshold: {origin} ({reached:.3f}); temperature: lowest class-balanced log "
+            f"loss; {words}",
         }
     )
 
@@ -183,16 +211,26 @@ def unsure_band(p_fake: Float64, targets: Int64) -> tuple[float, float, float]:
     return float(halves[at]), float(errors[at]), max(0.0, 1.0 - float(outside[at]))
 
 
-def _rule(origin: str, reached: float, half: float, error: float, inside: float) -> str:
-    """Say in words how the three were chosen."""
-    if half:
-        kept = "at most" if error <= BAND_ERROR else f"{error:.1%} instead of"
-        band = (
-            "unsure band: smallest symmetric one outside of which the class-balanced validation "
-            f"error is {kept} {BAND_ERROR:.0%}; {inside:.0%} of the images lie inside"
-        )
-    else:
-        band = f"no unsure band: the class-balanced validation error is {error:.1%}"
+def _symmetric(half: float, error: float, inside: float) -> str:
+    """Say in words how the band without a promise was chosen."""
+    if not half:
+        return f"no unsure band: the class-balanced validation error is {error:.1%}"
+    kept = "at most" if error <= BAND_ERROR else f"{error:.1%} instead of"
     return (
-        f"threshold: {origin} ({reached:.3f}); temperature: lowest class-balanced log loss; {band}"
+        "unsure band: smallest symmetric one outside of which the class-balanced validation "
+        f"error is {kept} {BAND_ERROR:.0%}; {inside:.0%} of the images lie inside"
+    )
+
+
+def _promised(
+    promise: ConformalBand, band: tuple[float, float], p_fake: Float64, *, kept: bool
+) -> str:
+    """Say in words what the conformal band promises, and on what grounds."""
+    inside = float(((p_fake >= band[0]) & (p_fake <= band[1])).mean())
+    origin = "the parent's, moved likewise" if kept else "split-conformal"
+    took = f"{inside:.0%} of the images lie inside" if band[0] < band[1] else "none is needed"
+    return (
+        f"unsure band: {origin}; of images like those of the validation at most "
+        f"{promise.alpha:.3g} of the real ones are called fake ({promise.n_real} groups) and of "
+        f"the fake ones real ({promise.n_fake}); {took}"
     )

@@ -21,8 +21,9 @@ from lydite import __version__
 from lydite.data.manifest import Manifest
 from lydite.errors import DataError, LyditeError
 from lydite.evaluate.score import read_scores
+from lydite.evaluate.verdicts import VERDICTS
 from lydite.files import read_json, write_bytes
-from lydite.report import degraded, distributions, figures, pictures, rates, why
+from lydite.report import calibration, degraded, distributions, figures, pictures, rates, why
 from lydite.report.view import Line, columns_of, headline, kilobytes, lines_of, remarks
 from lydite.study.results import Result, read_results
 
@@ -30,7 +31,8 @@ REPORT_NAME = "report.html"
 RESULTS = "results"
 _MANIFESTS = ("manifest.parquet", "data/manifest.parquet")
 #: metrics of the full table, in its order
-_METRICS = ("accuracy", "balanced_accuracy", "f1", "precision", "recall", "auc", "ap")
+_DECISIONS = ("accuracy", "balanced_accuracy", "f1", "precision", "recall", "auc", "ap")
+_METRICS = (*_DECISIONS, "ece", "brier", "log_loss", *VERDICTS)
 
 
 def write_report(folder: Path, out: Path | None = None, *, images: bool = True) -> Path:
@@ -106,6 +108,7 @@ def render(
         source=source,
         columns=columns_of(lines),
         metrics=_METRICS,
+        calibrations=calibration.rows_of(lines),
         drawings=_drawings(lines, scores, seen, source),
         degraded=degraded.rows_of(lines),
         degraded_panels=degraded.panels_of(lines),
@@ -154,6 +157,9 @@ def _drawings(
         drawn["degraded"] = worn
     if any(len(line.stops("auc")) > 1 for line in lines):
         drawn["steps"] = figures.step_paths(lines)
+    promises = calibration.promises(chosen(lines))
+    if promises is not None:
+        drawn["promises"] = promises
     scored = [line for line in lines if line.name in scores]
     if scored:
         drawn |= _spreads(scored, scores, seen, source)
