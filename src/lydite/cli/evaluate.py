@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from lydite.cli.evaluate_degraded import degraded_failures, degraded_text
 from lydite.cli.evaluate_calibration import ALPHA, calibration_text, cell
+from lydite.cli.evaluate_degraded import degraded_failures, degraded_text
 from lydite.cli.output import emit, progress_reporter, table
 
 if TYPE_CHECKING:
