@@ -31,7 +31,7 @@ from lydite.training.degrade import Degrade
 from lydite.training.hints import Pupil
 from lydite.training.loop import fit, require_trained
 from lydite.training.mixed import MixedBatches, labeled_count
-from lydite.training.settings import TrainSettings
+from lydite.training.settings import NEWER, TrainSettings
 
 #: a student of the detector's own family, as narrow as `rate` asks
 AUTO = "auto"
@@ -79,13 +79,14 @@ class Distill(Step, TrainSettings):
         transfer_share: of each batch that is made of them, as near as an even number of labeled
             images allows.
         degrade: what happens to the student's copy of each crop, while teachers see it clean:
-            probabilities `jpeg`, `blur`, `resize`, and their ranges.
+            probabilities `jpeg`, `blur`, `resize`, `noise`, `webp`, and their ranges.
     """
 
     kind: ClassVar[str] = "distill"
-    quiet: ClassVar[frozenset[str]] = frozenset(
-        {"rate", "method", "teachers", "parent_teaches", "transfer", "transfer_share", "degrade"}
-    )
+    quiet: ClassVar[frozenset[str]] = NEWER | {
+        *("rate", "method", "teachers", "parent_teaches"),
+        *("transfer", "transfer_share", "degrade"),
+    }
 
     student: str
     config: dict[str, Any] = {}
