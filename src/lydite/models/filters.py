@@ -74,7 +74,7 @@ class Residual(nn.Module):
 class Constrained(nn.Module):
     """Turns free kernels into the nearest ones whose center is -1 and whose rest sums to 1.
 
-    Bayar and Stamm 2018, "Constrained Convolutional Neural Networks" (IEEE TIFS), equation 4, for
+    Bayar and Stamm 2018, "Constrained Convolutional Neural Networks" (IEEE TIFS), for
     every pair of input and output channel. They put the kernels back after every update, dividing
     by the sum; here it is done in the forward pass, so that the constraint holds whatever changes
     the free values, and by a shift, which unlike a division is defined where the sum is zero.

@@ -53,7 +53,7 @@ class FromLabels(TrainSettings):
             alone. `jpeg` and `blur` beside it are as before, and happen to both copies.
         consistency: weight of how much the network says otherwise of the degraded copy of a crop
             than of the clean one, as Jensen-Shannon divergence (AugMix, Hendrycks et al. 2020,
-            arXiv 1912.02781, equation 1, with two copies; they use 12). The labels are learned on
+            arXiv 1912.02781, with two copies; they use 12). The labels are learned on
             both copies, so a step takes twice as long. 0 for none; it needs `degrade`.
         robust: step size of group DRO (Sagawa et al. 2020, arXiv 1911.08731; they use 0.01): the
             more a group's loss, the more it counts, exponentially; a group is one label in one

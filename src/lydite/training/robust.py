@@ -128,7 +128,7 @@ class GroupWeights:
         return (shares.to(losses)[numbers] * losses).mean()
 
     def step_(self, devices: Sums) -> None:
-        """Move the weights by the losses of the groups that the batch had: equation 5."""
+        """Move the weights by the losses of the groups that the batch had, as in algorithm 1."""
         sums = self._sums.to(self._device)  # where devices can add them up
         total = cast(Tensor, devices.all_reduce(sums, reduce_op="sum")).cpu()
         push = self.eta * total / self._counts.clamp(min=1)
