@@ -369,6 +369,27 @@ def test_a_killed_run_ends_with_the_same_weights_and_ranges(
     assert resumed.card.quantization == whole.card.quantization
 
 
+def test_rounding_as_a_regularizer_leaves_a_float_detector(
+    trained: Detector, tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    options = {"steps": 4, "batch": 8, "images": 4, "swa": 0.5}
+    final, plain = (
+        Qat.model_validate(options | {"result": result}).run(
+            trained, context(tiny_manifest, tmp_path / result)
+        )
+        for result in ("int8", "float32")
+    )
+    assert final.card.quantization is not None
+    assert plain.card.quantization is None
+    for name, value in final.network.state_dict().items():
+        assert torch.equal(value, plain.network.state_dict()[name]), name
+    assert not any(layer.integer for layer in inspect_quantized(export(plain)).layers)
+    stage = Stage("lydite-small", trained=True)
+    Qat(result="float32").check(stage)
+    Quantize().check(stage)  # which follows, or not: a float detector is one like any other
+    assert stage.quantized
+
+
 def test_training_under_rounding_repairs_what_rounding_broke() -> None:
     detector = settled(SMALL)
     network, _ = mirrored(detector)

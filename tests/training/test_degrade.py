@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from lydite.data.distort import blurred, recompressed, rescaled
+from lydite.data.distort import blurred, noisy, recompressed, rescaled
 from lydite.training.degrade import Degrade
 
 CROP = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -25,6 +25,33 @@ def test_jpeg_is_pillows() -> None:
     buffer = io.BytesIO()
     Image.fromarray(CROP).save(buffer, "JPEG", quality=50)
     assert np.array_equal(recompressed(CROP, 50), np.asarray(Image.open(buffer)))
+
+
+def test_webp_is_pillows() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(CROP).save(buffer, "WEBP", quality=80)
+    assert np.array_equal(recompressed(CROP, 80, "WEBP"), np.asarray(Image.open(buffer)))
+
+
+def test_noise_has_its_deviation_and_stays_a_picture() -> None:
+    gray = np.full((64, 64, 3), 128, np.uint8)
+    noise = noisy(gray, 6.0, np.random.default_rng(0)).astype(float) - 128
+    assert noise.std() == pytest.approx(6.0, rel=0.05)
+    assert noise.mean() == pytest.approx(0.0, abs=0.2)
+    white = noisy(np.full_like(gray, 255), 6.0, np.random.default_rng(0))
+    assert white.max() == 255
+    assert white.min() > 200
+
+
+def test_newer_degradations_leave_older_entries_and_draws_as_they_were() -> None:
+    older = Degrade(jpeg=0.5, resize=0.5)
+    names = {"jpeg", "jpeg_quality", "blur", "blur_radius", "resize", "resize_scale"}
+    assert set(older.model_dump(mode="json")) == names
+    assert set(Degrade(webp=0.5).model_dump(mode="json")) == names | {"webp"}
+    newer = Degrade(jpeg=0.5, resize=0.5, webp=1e-9)
+    for seed in range(8):
+        one, two = (d.apply(CROP, np.random.default_rng(seed)) for d in (older, newer))
+        assert np.array_equal(one, two)
 
 
 def test_equal_draws_give_equal_copies() -> None:
@@ -54,7 +81,8 @@ def test_full_quality_of_scale_is_no_change() -> None:
         ({}, "at least one"),
         ({"jpeg": 0.5, "jpeg_quality": (90, 60)}, "ascend"),
         ({"resize": 0.5, "resize_scale": (0.9, 0.5)}, "ascend"),
-        ({"noise": 0.5}, "noise"),
+        ({"webp": 0.5, "webp_quality": (90, 60)}, "ascend"),
+        ({"haze": 0.5}, "haze"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, object], why: str) -> None:

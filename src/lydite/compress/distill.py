@@ -15,6 +15,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 
 from lydite.card import Architecture, ScoreMeaning
+from lydite.compress.backbones import Backbone, probe_of
 from lydite.compress.methods import Logits, Methods, distillation, views_of
 from lydite.compress.prune import require_fraction
 from lydite.compress.students import student_for_rate
@@ -31,7 +32,7 @@ from lydite.training.degrade import Degrade
 from lydite.training.hints import Pupil
 from lydite.training.loop import fit, require_trained
 from lydite.training.mixed import MixedBatches, labeled_count
-from lydite.training.settings import TrainSettings
+from lydite.training.settings import NEWER, TrainSettings
 
 #: a student of the detector's own family, as narrow as `rate` asks
 AUTO = "auto"
@@ -71,21 +72,24 @@ class Distill(Step, TrainSettings):
         method: what is taken from the teachers: "logits" (soft targets), "decoupled", "features",
             "attention" or "patches", one of these with options such as
             {name: decoupled, alpha: 2}, or a list whose losses are added.
-        teachers: folders of further detectors that take the same input; the probabilities of all
-            teachers are averaged.
+        teachers: folders of further detectors that take the same input, such as an ensemble of our
+            own; or frozen networks of timm with the user's weights and a head that is fitted on
+            the training images, {timm: NAME, weights: FILE} (see `Backbone`). The probabilities of
+            all teachers are averaged.
         parent_teaches: the detector so far is a teacher; false leaves it to `teachers`.
         transfer: further images that need no labels: {folder: DIR}, or {manifest: FILE} with
             `splits` and `domains`. Only what teachers say is learned of them.
         transfer_share: of each batch that is made of them, as near as an even number of labeled
             images allows.
         degrade: what happens to the student's copy of each crop, while teachers see it clean:
-            probabilities `jpeg`, `blur`, `resize`, and their ranges.
+            probabilities `jpeg`, `blur`, `resize`, `noise`, `webp`, and their ranges.
     """
 
     kind: ClassVar[str] = "distill"
-    quiet: ClassVar[frozenset[str]] = frozenset(
-        {"rate", "method", "teachers", "parent_teaches", "transfer", "transfer_share", "degrade"}
-    )
+    quiet: ClassVar[frozenset[str]] = NEWER | {
+        *("rate", "method", "teachers", "parent_teaches"),
+        *("transfer", "transfer_share", "degrade"),
+    }
 
     student: str
     config: dict[str, Any] = {}
@@ -93,7 +97,7 @@ class Distill(Step, TrainSettings):
     weight: Fraction = 0.7
     rate: Annotated[float, Field(gt=0, lt=1)] | None = None
     method: Methods = (Logits(),)
-    teachers: tuple[Path, ...] = ()
+    teachers: tuple[Path | Backbone, ...] = ()
     parent_teaches: bool = True
     transfer: TransferSet | None = None
     transfer_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -122,6 +126,10 @@ class Distill(Step, TrainSettings):
                     f"method `{method.name}` learns from one teacher, whose feature maps cannot be "
                     f"averaged with others'; there are {count}"
                 )
+        if self.backbones and any(method.views for method in self.method):
+            raise ValueError(
+                "a network of timm teaches by its logits alone; use method `logits` or `decoupled`"
+            )
         if self.weight == 1 and all("features" in method.views for method in self.method):
             raise ValueError(
                 "with `weight: 1` nothing teaches the student's last layer, since the methods look "
@@ -132,6 +140,16 @@ class Distill(Step, TrainSettings):
         elif self.transfer_share != type(self).model_fields["transfer_share"].default:
             raise ValueError("`transfer_share` says nothing without `transfer`")
         return self
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The teachers that are detectors."""
+        return tuple(teacher for teacher in self.teachers if isinstance(teacher, Path))
+
+    @property
+    def backbones(self) -> tuple[Backbone, ...]:
+        """The teachers that are networks of timm."""
+        return tuple(teacher for teacher in self.teachers if isinstance(teacher, Backbone))
 
     def check(self, stage: Stage) -> None:
         """Refuse an untrained teacher; from here on the network is the student."""
@@ -155,9 +173,13 @@ class Distill(Step, TrainSettings):
         Raises:
             CardError: a teacher's folder is no sound detector.
             ConfigError: no such student, or it or a teacher does not fit.
+            FileError: a network of timm has no weights.
+            MissingExtraError: there is one, and timm is not installed.
         """
         student = self._student(detector, 0)
         self._teachers(detector, student)
+        for backbone in self.backbones:
+            backbone.require()
         return student
 
     def material(self) -> dict[str, Any]:
@@ -166,10 +188,13 @@ class Distill(Step, TrainSettings):
         Raises:
             CardError: a teacher's folder has no valid card.
             DataError: the transfer images cannot be used.
+            FileError: a network of timm has no weights.
         """
         found: dict[str, Any] = {}
-        if self.teachers:
-            found["teachers"] = teacher_digests(self.teachers)
+        if self.folders:
+            found["teachers"] = teacher_digests(self.folders)
+        if self.backbones:
+            found["backbones"] = [backbone.digest for backbone in self.backbones]
         if self.transfer is not None:
             found["transfer"] = self.transfer.images().digest
         return found
@@ -189,10 +214,12 @@ class Distill(Step, TrainSettings):
         student = self._student(parent, context.seed)
         # copies: training moves teachers to its device, and the parent stays as it is
         teachers = [copy.deepcopy(t.network) for t in self._teachers(parent, student)]
+        preprocess = student.card.preprocess
+        teachers += [probe_of(backbone, preprocess, context) for backbone in self.backbones]
         unlabeled = self._unlabeled(context)
         batches = MixedBatches(
             context.train,
-            student.card.preprocess,
+            preprocess,
             self,
             context.seed,
             ImageStore(),
@@ -232,7 +259,7 @@ class Distill(Step, TrainSettings):
     def _teachers(self, parent: Detector, student: Detector) -> list[Detector]:
         """Return who teaches, after making sure that they can."""
         teachers = [parent] if self.parent_teaches else []
-        teachers += load_teachers(self.teachers, student.card.preprocess)
+        teachers += load_teachers(self.folders, student.card.preprocess)
         networks = [student.network, *(teacher.network for teacher in teachers)]
         require_views(self.method, networks, student.card.preprocess.size)
         return teachers
@@ -267,8 +294,10 @@ class Distill(Step, TrainSettings):
     def _provenance(self, unlabeled: Unlabeled) -> dict[str, int | str]:
         """Return what the card says of further teachers and images."""
         found: dict[str, int | str] = {}
-        if self.teachers:
-            found["teachers"] = " ".join(teacher_digests(self.teachers))
+        if self.folders:
+            found["teachers"] = " ".join(teacher_digests(self.folders))
+        if self.backbones:
+            found["backbones"] = " ".join(f"{b.timm} {b.digest}" for b in self.backbones)
         if unlabeled.rows:
             found |= {"transfer": unlabeled.digest, "transfer_images": len(unlabeled.rows)}
         return found

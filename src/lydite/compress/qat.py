@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -33,7 +33,7 @@ from lydite.predictor import Predictor
 from lydite.recipe import STEPS, Context, Stage, Step
 from lydite.training.loop import fit, require_trained
 from lydite.training.objectives import cross_entropy
-from lydite.training.settings import TrainSettings
+from lydite.training.settings import NEWER, TrainSettings
 from lydite.training.team import Team
 
 #: training under rounding takes about this many times as long as without
@@ -46,7 +46,7 @@ CHECK_IMAGES = 8
 
 @STEPS.add("qat")
 class Qat(Step, TrainSettings):
-    """Train with rounding, then fix the ranges for an int8 file; nothing may follow.
+    """Train with rounding, then fix the ranges for an int8 file, which nothing may follow.
 
     Attributes:
         images: how many training images to calibrate the first ranges on, half of each class.
@@ -54,11 +54,14 @@ class Qat(Step, TrainSettings):
         float_input: the first learned layer stays float32, see `quantize`.
         observe: share of the training in which ranges follow the activations (moving average of
             each batch's extremes); they stay fixed for the rest. 0 keeps the calibrated ones.
+        result: "int8", the file that training saw; or "float32": rounding was a regularizer alone,
+            which keeps weights where small changes do little, and any step may follow.
     """
 
     kind: ClassVar[str] = "qat"
     version: ClassVar[int] = 2
     copies: ClassVar[bool] = True
+    quiet: ClassVar[frozenset[str]] = NEWER | {"result"}
 
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 200
     lr: Annotated[float, Field(gt=0, le=10)] = 1e-4
@@ -67,12 +70,13 @@ class Qat(Step, TrainSettings):
     method: Method = "minmax"
     float_input: bool = True
     observe: Fraction = 0.5
+    result: Literal["int8", "float32"] = "int8"
 
     def check(self, stage: Stage) -> None:
-        """Refuse an untrained network; nothing may follow."""
+        """Refuse an untrained network; nothing may follow an int8 result."""
         super().check(stage)
         require_trained(self, stage, "rounding is learned last.")
-        stage.quantized = True
+        stage.quantized = self.result == "int8"
         stage.images += COST * self.steps * self.batch
 
     def outline(self, detector: Detector) -> Detector:
@@ -124,7 +128,8 @@ class Qat(Step, TrainSettings):
             measured=(),
         )
         gap = require_mirrored(fitted.network, made, export(made), tiles)
-        return made.evolve(training=fitted.report | {"rounding_gap": round(gap, 6)})
+        made = made.evolve(training=fitted.report | {"rounding_gap": round(gap, 6)})
+        return made if self.result == "int8" else made.evolve(quantization=None)
 
     def _prepared(
         self, parent: Detector, chosen: Manifest, tiles: Float32, context: Context

@@ -1,16 +1,15 @@
-"""Our own family: a fixed residual input, full resolution first, scores averaged over patches.
+"""Our own family: a residual input, full resolution first, scores averaged over patches.
 
 Generators leave their traces in the finest detail, which a content-hungry network overlooks and
-early pooling destroys. So the input passes a fixed high-pass filter, the first layers keep the
-full resolution, and the network is fully convolutional: every position of the last map votes, and
-the votes are averaged. Blocks are those of He et al. 2016 (arXiv 1512.03385).
+early pooling destroys. So the input passes a high-pass filter or another one, the first layers
+keep the full resolution, and the network is fully convolutional: every position of the last map
+votes, and the votes are averaged. Blocks are those of He et al. 2016 (arXiv 1512.03385).
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-import torch
 import torch.nn.functional as F  # noqa: N812
 from pydantic import Field
 from torch import Tensor, nn
@@ -21,8 +20,8 @@ from lydite.errors import ConfigError
 from lydite.models.adapter import joined_groups
 from lydite.models.contract import NETWORKS, Builder, ChannelGroup, Member, Network, NetworkInfo
 from lydite.models.factorized import Factorized, outputs_of, rank_groups, reader_of, writer_of
+from lydite.models.filters import Filter, Residual
 
-Filter = Literal["highpass", "npr", "none"]
 Width = Annotated[int, Field(ge=1, le=1024)]
 #: scaled widths are multiples of this, but where they already are smaller
 MULTIPLE = 4
@@ -32,7 +31,8 @@ class ResidualConfig(Frozen):
     """Further arguments of our own networks.
 
     Attributes:
-        residual: what the first layer sees: "highpass", "npr" or "none" (see `Residual`).
+        residual: what the first layer sees: "highpass", "npr", "wavelet", "bayar" (learned) or
+            "none", the colors themselves; see `lydite.models.filters.Residual`.
         widths: channels of each stage; the first runs at full resolution, each further one at
             half the resolution of the one before.
         blocks: residual blocks per stage.
@@ -41,40 +41,6 @@ class ResidualConfig(Frozen):
     residual: Filter = "highpass"
     widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=6)]
     blocks: Annotated[int, Field(ge=0, le=8)] = 1
-
-
-class Residual(nn.Module):
-    """A fixed filter on the input, (N, 3, S, S) to (N, 3, S, S), with nothing to learn.
-
-    - "highpass": each color minus its 3x3 binomial blur (1 2 1 / 2 4 2 / 1 2 1) / 16. Constant
-      areas and linear ramps become zero; edges of the image are continued, so that they are
-      no trace.
-    - "npr": each pixel minus the top-left one of its 2x2 cell, the neighboring pixel relations of
-      Tan et al. 2024 (arXiv 2312.10461, equation 3, without its constant factor).
-    - "none": the input itself.
-
-    Args:
-        kind: which of them.
-    """
-
-    kernel: Tensor
-
-    def __init__(self, kind: Filter) -> None:
-        super().__init__()
-        self.kind = kind
-        line = torch.tensor([1.0, 2.0, 1.0])
-        kernel = -torch.outer(line, line) / 16
-        kernel[1, 1] += 1
-        # A constant of the program, not a weight: it stays out of the stored tensors.
-        self.register_buffer("kernel", kernel.expand(3, 1, 3, 3).contiguous(), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the residual of (N, 3, S, S)."""
-        if self.kind == "highpass":
-            return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), self.kernel, groups=3)
-        if self.kind == "npr":
-            return x - F.interpolate(x[..., ::2, ::2], scale_factor=2.0, mode="nearest")
-        return x
 
 
 class Block(nn.Module):
@@ -114,7 +80,7 @@ class Stage(nn.Module):
 
 
 class ResidualNetwork(Network):
-    """Fixed residual, stages, and a 1x1 convolution to two logits at every position.
+    """Residual input, stages, and a 1x1 convolution to two logits at every position.
 
     Args:
         config: the filter, the widths and the number of blocks.
@@ -126,7 +92,7 @@ class ResidualNetwork(Network):
         super().__init__()
         self.residual = Residual(config.residual)
         self.body = nn.Sequential()
-        inputs = 3
+        inputs = self.residual.channels
         for number, width in enumerate(config.widths):
             stride = 2 if number else 1
             self.body.append(Stage(inputs, width, stride, config.blocks))

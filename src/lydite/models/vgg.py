@@ -17,9 +17,9 @@ from lydite.config import Frozen, validate
 from lydite.models.adapter import joined_groups
 from lydite.models.chain import Depthwise, chain_groups
 from lydite.models.contract import NETWORKS, Builder, ChannelGroup, Network, NetworkInfo
+from lydite.models.filters import COLORS, Filter, Residual
 
 POOL: Literal["P"] = "P"
-COLORS = 3
 #: scaled widths are multiples of this, which runtimes compute fastest
 MULTIPLE = 8
 
@@ -89,10 +89,13 @@ class VggConfig(Frozen):
     Attributes:
         dropout: probability before each hidden linear layer.
         width: multiplies every width of the table; rounded to multiples of 8, at least 8.
+        residual: what the first layer sees: "none", the colors, as in the paper; or a filter of
+            them, see `lydite.models.filters.Residual`.
     """
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
+    residual: Filter = "none"
 
 
 def scaled_table(table: Table, width: float) -> Table:
@@ -130,18 +133,23 @@ class Vgg(Network):
         table: the widths.
         size: side of the input in pixels, a multiple of 32.
         dropout: probability before each hidden linear layer.
+        residual: what the first layer sees.
     """
 
     family = "paper"
 
-    def __init__(self, table: Table, size: int, dropout: float = 0.5) -> None:
+    def __init__(
+        self, table: Table, size: int, dropout: float = 0.5, residual: Filter = "none"
+    ) -> None:
         super().__init__()
-        self.body, channels = _body(table)
+        self.residual = Residual(residual)
+        self.body, channels = _body(table, self.residual.channels)
         side = size // 2 ** table.layers.count(POOL)
         self.classifier = _classifier(channels * side * side, table.hidden, dropout)
 
     def features(self, x: Tensor) -> Tensor:
         """Return the last feature map, (N, C, S/32, S/32)."""
+        x = self.residual(x)
         for name, layer in self.body.named_children():
             x = self.adapted(f"body.{name}", layer(x))
         return x
@@ -171,10 +179,10 @@ class Vgg(Network):
         return ["classifier"]
 
 
-def _body(table: Table) -> tuple[nn.Sequential, int]:
+def _body(table: Table, channels: int) -> tuple[nn.Sequential, int]:
     """Return the convolutions, numbered from 1, and how many channels leave them."""
     body = nn.Sequential()
-    channels, number, pools = COLORS, 0, 0
+    number = pools = 0
     for layer in table.layers:
         if layer == POOL:
             pools += 1
@@ -182,7 +190,8 @@ def _body(table: Table) -> tuple[nn.Sequential, int]:
             continue
         number += 1
         if isinstance(layer, Separable):
-            body.add_module(f"spatial{number}", _spatial(channels, layer.middle))
+            spatial = _spatial(channels, layer.middle, first=number == 1)
+            body.add_module(f"spatial{number}", spatial)
             body.add_module(f"point{number}", nn.Conv2d(layer.middle, layer.out, 1))
             channels = layer.out
         else:
@@ -194,9 +203,9 @@ def _body(table: Table) -> tuple[nn.Sequential, int]:
     return body, channels
 
 
-def _spatial(channels: int, middle: int) -> nn.Conv2d:
+def _spatial(channels: int, middle: int, *, first: bool) -> nn.Conv2d:
     """Return the 3x3 half of a separable convolution."""
-    if channels == COLORS or middle % channels:
+    if first or middle % channels:
         return nn.Conv2d(channels, middle, 3, padding=1)
     return Depthwise(channels, middle // channels)
 
@@ -219,7 +228,8 @@ def _register(name: str, table: Table) -> None:
 
     def make(architecture: Architecture) -> Network:
         config = configured(architecture)
-        return Vgg(scaled_table(table, config.width), architecture.input_size, config.dropout)
+        size, narrow = architecture.input_size, scaled_table(table, config.width)
+        return Vgg(narrow, size, config.dropout, config.residual)
 
     def scaled(architecture: Architecture, share: float) -> Architecture:
         width = round(configured(architecture).width * share, 6)

@@ -1,26 +1,33 @@
 """Degraded copies of a crop: what happens to images on their way through the net.
 
-A student that learns from degraded copies what its teacher says of the clean ones becomes robust
-without the teacher ever being asked about images it was not made for.
+A network that has to say of a degraded copy what it, or its teacher, says of the clean one becomes
+robust. Mild is enough, and better than heavy: what destroys a generator's trace teaches nothing.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from lydite.config import Fraction, Frozen
-from lydite.data.distort import UInt8, blurred, recompressed, rescaled
+from lydite.data.distort import UInt8, blurred, noisy, recompressed, rescaled
 
 Quality = Annotated[int, Field(ge=1, le=100)]
 Scale = Annotated[float, Field(ge=0.1, le=1)]
 LEAST_RADIUS = 0.1
+#: fields that older entries do not have; left out while unused, so that these read as they did
+NEWER = ("noise", "noise_level", "webp", "webp_quality")
 
 
 class Degrade(Frozen):
-    """How often and how much crops are degraded: scaled, then blurred, then compressed.
+    """How often and how much crops are degraded: scaled, blurred, noisy, compressed, in this order.
 
     Attributes:
         jpeg: probability of re-compressing a crop at a quality in `jpeg_quality`.
@@ -29,6 +36,11 @@ class Degrade(Frozen):
         blur_radius: largest radius.
         resize: probability of scaling a crop down and back up, by a factor in `resize_scale`.
         resize_scale: smallest and largest factor.
+        noise: probability of Gaussian noise with a deviation up to `noise_level`.
+        noise_level: largest standard deviation, in steps of 1/255.
+        webp: probability of re-compressing a crop as WebP at a quality in `webp_quality`, after
+            JPEG where both happen.
+        webp_quality: lowest and highest quality.
     """
 
     jpeg: Fraction = 0.0
@@ -37,16 +49,29 @@ class Degrade(Frozen):
     blur_radius: Annotated[float, Field(gt=LEAST_RADIUS, le=10)] = 1.0
     resize: Fraction = 0.0
     resize_scale: tuple[Scale, Scale] = (0.5, 1.0)
+    noise: Fraction = 0.0
+    noise_level: Annotated[float, Field(gt=0, le=64)] = 4.0
+    webp: Fraction = 0.0
+    webp_quality: tuple[Quality, Quality] = (60, 95)
 
     @model_validator(mode="after")
     def _does_something(self) -> Degrade:
-        if self.jpeg_quality[0] > self.jpeg_quality[1]:
-            raise ValueError(f"jpeg_quality must ascend; got {self.jpeg_quality}")
-        if self.resize_scale[0] > self.resize_scale[1]:
-            raise ValueError(f"resize_scale must ascend; got {self.resize_scale}")
-        if not (self.jpeg or self.blur or self.resize):
-            raise ValueError("give at least one of jpeg, blur and resize a probability above 0")
+        for name in ("jpeg_quality", "resize_scale", "webp_quality"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} must ascend; got {(low, high)}")
+        if not (self.jpeg or self.blur or self.resize or self.noise or self.webp):
+            raise ValueError(
+                "give at least one of jpeg, blur, resize, noise and webp a probability above 0"
+            )
         return self
+
+    @model_serializer(mode="wrap")
+    def _plainly(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is newer and not used, so that older entries have the same keys."""
+        value: dict[str, Any] = handler(self)
+        unused = {name for name in NEWER if getattr(self, name) == _default(name)}
+        return {name: item for name, item in value.items() if name not in unused}
 
     def apply(self, crop: UInt8, rng: np.random.Generator) -> UInt8:
         """Return a copy of a crop, (S, S, 3) uint8, degraded as `rng` decides."""
@@ -54,7 +79,17 @@ class Degrade(Frozen):
             crop = rescaled(crop, float(rng.uniform(*self.resize_scale)))
         if rng.random() < self.blur:
             crop = blurred(crop, float(rng.uniform(LEAST_RADIUS, self.blur_radius)))
+        if self.noise and rng.random() < self.noise:
+            crop = noisy(crop, float(rng.uniform(0, self.noise_level)), rng)
         if rng.random() < self.jpeg:
             low, high = self.jpeg_quality
             crop = recompressed(crop, int(rng.integers(low, high + 1)))
+        if self.webp and rng.random() < self.webp:
+            low, high = self.webp_quality
+            crop = recompressed(crop, int(rng.integers(low, high + 1)), "WEBP")
         return crop.copy()
+
+
+def _default(name: str) -> Any:
+    """Return what a field of `Degrade` is unless given."""
+    return Degrade.model_fields[name].default

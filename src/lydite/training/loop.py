@@ -8,6 +8,7 @@ Fabric's (several GPUs: start the same command under `torchrun`).
 from __future__ import annotations
 
 import copy
+import json
 import math
 import time
 from collections.abc import Collection
@@ -26,11 +27,14 @@ from lydite.detector import Detector
 from lydite.errors import ConfigError, TrainingError
 from lydite.models.surgery import masks_of
 from lydite.recipe import STEPS, Context, Stage, Step
+from lydite.training.averaging import NORM_BATCHES, moved, renew_norms_, started
 from lydite.training.batches import Batches, Loaded
 from lydite.training.checkpoint import load_checkpoint_, save_checkpoint
 from lydite.training.device import make_fabric, peak_bytes, place_, restart_peak
 from lydite.training.freezing import Freeze
-from lydite.training.objectives import Objective, cross_entropy
+from lydite.training.labels import FromLabels
+from lydite.training.objectives import Objective
+from lydite.training.robust import GroupWeights
 from lydite.training.settings import TrainSettings
 
 LOADER_TIMEOUT_S = 120.0
@@ -62,6 +66,8 @@ def fit(
     companions: tuple[nn.Module, ...] = (),
     batches: Batches | None = None,
     trainable: Collection[str] | None = None,
+    paired: bool = False,
+    groups: GroupWeights | None = None,
 ) -> Fitted[Module]:
     """Train a copy of `network`; killed at any moment, the same call goes on where it stopped.
 
@@ -76,6 +82,9 @@ def fit(
         companions: further networks that the objective calls (a teacher); moved to the device.
         batches: where images come from; the training split unless given.
         trainable: names of the parameters that learn (see `Freeze`); None: all of them.
+        paired: the network sees each crop and its undegraded copy in one pass; the objective takes
+            {"degraded": logits, "clean": logits}.
+        groups: told about every batch, and kept in checkpoints; the objective calls it.
 
     Raises:
         DataError: an image cannot be read, or a class is missing.
@@ -90,8 +99,36 @@ def fit(
         batches = Batches(context.train, preprocess, settings, context.seed, ImageStore())
     freeze = Freeze(network, trainable)
     run = _Run(fabric, network, objective, settings, context, batches, masks, companions, freeze)
+    run.paired = paired
+    run.follow_(groups)
     report = run.run(what)  # before the result, which is taken off the device
     return Fitted(run.result(), report)
+
+
+def fit_labels(
+    network: Module,
+    settings: FromLabels,
+    detector: Detector,
+    context: Context,
+    *,
+    what: str,
+    trainable: Collection[str] | None = None,
+) -> Fitted[Module]:
+    """Train a copy of `network` on the labels, as `fit` does, with every switch of `FromLabels`."""
+    lesson = settings.lesson(context.train, detector.card.preprocess, context.seed)
+    fitted = fit(
+        network,
+        lesson.objective,
+        detector,
+        settings,
+        context,
+        what=what,
+        batches=lesson.batches,
+        trainable=trainable,
+        paired=lesson.paired,
+        groups=lesson.groups,
+    )
+    return Fitted(fitted.network, fitted.report | lesson.notes)
 
 
 class _Run(Generic[Module]):
@@ -125,8 +162,8 @@ class _Run(Generic[Module]):
         )
         if self.average is not None:
             self.average = {k: v.to(fabric.device) for k, v in self.average.items()}
-        elif settings.ema:
-            self.average = {k: v.clone() for k, v in self._floats().items()}
+        else:
+            self.average = started(settings, self.network)
         self.optimizer = optimizer
         self.model, self.fabric_optimizer = fabric.setup(self.network, optimizer)
         self.normalize = _Normalizer(batches, fabric.device)
@@ -134,6 +171,14 @@ class _Run(Generic[Module]):
         self.loss = float(self.notes.get("loss", math.nan))
         self.seconds = float(self.notes.get("seconds", 0.0))
         self.peak_before = int(self.notes.get("peak_bytes", 0))
+        self.paired = False
+        self.groups: GroupWeights | None = None
+
+    def follow_(self, groups: GroupWeights | None) -> None:
+        """Keep weights of groups up to date, from those of the checkpoint on."""
+        self.groups = groups
+        if groups is not None and "group_weights" in self.notes:
+            groups.restore_(json.loads(str(self.notes["group_weights"])))
 
     def run(self, what: str) -> dict[str, float | int | str | None]:
         """Do the remaining steps and return the report."""
@@ -173,6 +218,8 @@ class _Run(Generic[Module]):
         """Return the trained network on the CPU."""
         if self.average is not None:
             self.network.load_state_dict(self.network.state_dict() | self.average)
+            if self.settings.swa:
+                self._renew_norms_()
         # standard memory layout again, so that stored weights do not depend on the training device
         network = place_(self.network, torch.device("cpu"), torch.contiguous_format)
         for parameter in network.parameters():
@@ -196,9 +243,35 @@ class _Run(Generic[Module]):
                 f"Loading a batch took over {LOADER_TIMEOUT_S:.0f} s. One of these files hangs: "
                 + ", ".join(names)
             ) from None
+        return *self._on_device(loaded), torch.from_numpy(loaded.targets).to(self.fabric.device)
+
+    def _on_device(self, loaded: Loaded) -> tuple[Tensor, Tensor]:
+        """Return a batch's input and the same undegraded."""
         images = self.normalize(loaded.crops)
-        clean = images if loaded.clean is loaded.crops else self.normalize(loaded.clean)
-        return images, clean, torch.from_numpy(loaded.targets).to(self.fabric.device)
+        return images, images if loaded.clean is loaded.crops else self.normalize(loaded.clean)
+
+    def _renew_norms_(self) -> None:
+        """Measure batch norms on the last batches, on every device on all of each."""
+        self.network.train()
+        self.freeze.rest_()
+        total = self.settings.steps
+        steps = range(max(0, total - NORM_BATCHES), total)
+        loaded = (self.batches.fetch(self.batches.positions(step)) for step in steps)
+        pairs = (self._on_device(batch) for batch in loaded)
+        with self.fabric.autocast():
+            renew_norms_(self.network, (self._input(*pair) for pair in pairs))
+
+    def _input(self, images: Tensor, clean: Tensor) -> Tensor:
+        """Return what goes through the network at once."""
+        return torch.cat([images, clean]) if self.paired else images
+
+    def _outputs(self, images: Tensor, clean: Tensor) -> Any:
+        """Return what the objective takes."""
+        outputs = _float(self.model(self._input(images, clean)))
+        if not self.paired:
+            return outputs
+        degraded, undegraded = outputs.chunk(2)
+        return {"degraded": degraded, "clean": undegraded}
 
     def _update(self, images: Tensor, clean: Tensor, targets: Tensor) -> float:
         """Do one optimizer step and return the loss; out of memory halves the pieces."""
@@ -206,10 +279,14 @@ class _Run(Generic[Module]):
             group["lr"] = self.settings.lr_at(self.step)
         self.model.train()
         self.freeze.rest_()
+        if self.groups is not None:
+            self.groups.begin_(targets, self.fabric, self.fabric.world_size)
         while True:
             # dropout draws from a generator that depends on the step alone, so resuming is exact
             torch.manual_seed((self.seed * 1_000_003 + self.step) % 2**63)
             self.optimizer.zero_grad(set_to_none=True)
+            if self.groups is not None:
+                self.groups.clear_()
             try:
                 loss = self._backward(images, clean, targets)
                 break
@@ -237,27 +314,20 @@ class _Run(Generic[Module]):
         for part, undegraded, wanted in parts:
             share = len(part) / len(images)
             with self.fabric.autocast():  # for teachers, which Fabric does not know
-                loss = self.objective(_float(self.model(part)), undegraded, wanted) * share
+                loss = self.objective(self._outputs(part, undegraded), undegraded, wanted) * share
             self.fabric.backward(loss)
             total += float(loss.detach())
         return total
 
     def _after_step_(self) -> None:
-        """Put masked weights back to zero and move the average."""
+        """Put masked weights back to zero, move the average and the weights of groups."""
         with torch.no_grad():
             parameters = dict(self.network.named_parameters())
             for name, mask in self.masks.items():
                 parameters[name].mul_(mask)
-            if self.average is not None:
-                # the average forgets the random start quickly (as in Polyak warm-up)
-                decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
-                for name, value in self._floats().items():
-                    self.average[name].lerp_(value, 1 - decay)
-
-    def _floats(self) -> dict[str, Tensor]:
-        """Return the floating-point weights and buffers."""
-        state = self.network.state_dict()
-        return {k: v.detach() for k, v in state.items() if v.is_floating_point()}
+            self.average = moved(self.average, self.settings, self.network, self.step)
+        if self.groups is not None:
+            self.groups.step_(self.fabric)
 
     def _peak_bytes(self) -> int:
         """Return the highest memory of this part of the run and of those before it."""
@@ -271,6 +341,8 @@ class _Run(Generic[Module]):
             "peak_bytes": self._peak_bytes(),
             "pieces": self.pieces,
         }
+        if self.groups is not None:
+            notes["group_weights"] = json.dumps(self.groups.weights.tolist())
         if self.fabric.is_global_zero:
             save_checkpoint(
                 self.context.folder, self.step, self.network, self.optimizer, self.average, notes
@@ -306,21 +378,21 @@ def _out_of_memory(error: RuntimeError) -> bool:
 
 
 @STEPS.add("train")
-class Train(Step, TrainSettings):
+class Train(Step, FromLabels):
     """Train the network from where it is, all layers, with cross-entropy on the labels."""
 
     kind: ClassVar[str] = "train"
+    quiet: ClassVar[frozenset[str]] = FromLabels.newer
 
     def check(self, stage: Stage) -> None:
         """Note that the network has learned, and what that takes."""
         super().check(stage)
         stage.trained = True
-        stage.images += self.steps * self.batch
+        stage.images += self.pushed_images
 
     def run(self, parent: Detector, context: Context) -> Detector:
         """Return the trained detector."""
-        objective = cross_entropy(self.label_smoothing)
-        fitted = fit(parent.network, objective, parent, self, context, what=self.kind)
+        fitted = fit_labels(parent.network, self, parent, context, what=self.kind)
         return parent.evolve(network=fitted.network, training=fitted.report)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lydite.config import Fraction, Frozen
+
+#: settings that step entries leave out at their defaults, so that older entries keep their keys
+NEWER = frozenset({"swa"})
 
 
 class TrainSettings(Frozen):
@@ -35,6 +38,11 @@ class TrainSettings(Frozen):
         label_smoothing: as in Szegedy et al. 2016.
         ema: decay of an exponential moving average of the weights, which then are the result;
             0 keeps the last weights.
+        swa: share of the steps, from the end, over whose weights the plain mean is the result, with
+            batch norms measured anew (stochastic weight averaging of Izmailov et al. 2018, arXiv
+            1803.05407; of every step, as in SWAD, arXiv 2102.08604, without its search for the
+            window). It needs steps that still move: `schedule: constant`, or a share well above
+            the tail of the cosine. 0 for none; either this or `ema`.
         clip: largest norm of the gradient; 0 for no limit.
         checkpoint_s: seconds between checkpoints that a killed run goes on from.
     """
@@ -56,8 +64,15 @@ class TrainSettings(Frozen):
     balance: Literal["class", "pairs", "none"] = "class"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    swa: Fraction = 0.0
     clip: Annotated[float, Field(ge=0)] = 1.0
     checkpoint_s: Annotated[float, Field(ge=0)] = 20.0
+
+    @model_validator(mode="after")
+    def _one_average(self) -> TrainSettings:
+        if self.ema and self.swa:
+            raise ValueError("`ema` and `swa` are two ways to average weights; set one to 0")
+        return self
 
     def lr_at(self, step: int) -> float:
         """Return the learning rate of step `step` (0-based)."""

@@ -24,9 +24,8 @@ from lydite.files import read_json, write_json
 from lydite.models.contract import ADAPTERS_NAME, Network, adapter_key
 from lydite.models.surgery import add_adapter_
 from lydite.recipe import STEPS, Context, Stage, Step
-from lydite.training.loop import fit, require_trained
-from lydite.training.objectives import cross_entropy
-from lydite.training.settings import TrainSettings
+from lydite.training.labels import FromLabels
+from lydite.training.loop import fit_labels, require_trained
 from lydite.training.team import Team
 from lydite.transfer.layers import parameters_of
 from lydite.transfer.observe import free_places
@@ -86,7 +85,7 @@ def find_place(network: Network, place: int | str, name: str) -> str:
 
 
 @STEPS.add("adapt")
-class Adapt(Step, TrainSettings):
+class Adapt(Step, FromLabels):
     """Put an adapter into the detector and train it; all else stays frozen.
 
     Frozen batch norms keep their running statistics, so without the adapter the detector would
@@ -107,7 +106,7 @@ class Adapt(Step, TrainSettings):
     """
 
     kind: ClassVar[str] = "adapt"
-    quiet: ClassVar[frozenset[str]] = frozenset({"predictor"})
+    quiet: ClassVar[frozenset[str]] = FromLabels.newer | {"predictor"}
 
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 600
     lr: Annotated[float, Field(gt=0, le=10)] = 3e-3
@@ -159,7 +158,7 @@ class Adapt(Step, TrainSettings):
         Unlike other steps it may follow `quantize` and `qat`: the layers that were rounded stay so.
         """
         require_trained(self, stage, "an adapter changes what a detector already knows.")
-        stage.images += self.steps * self.batch
+        stage.images += self.pushed_images
         if self.place == AUTO:
             stage.images += CROPS
             stage.notes.append(
@@ -195,15 +194,8 @@ class Adapt(Step, TrainSettings):
         plain = parent.evolve(quantization=None)  # an adapter learns in float beside rounded layers
         step = self._at(self._predicted(plain, context)) if self.place == AUTO else self
         adapted, edit = step._inserted(plain, context.seed)
-        fitted = fit(
-            adapted.network,
-            cross_entropy(self.label_smoothing),
-            adapted,
-            self,
-            context,
-            what=self.kind,
-            trainable=self._trainable(adapted),
-        )
+        some = self._trainable(adapted)
+        fitted = fit_labels(adapted.network, self, adapted, context, what=self.kind, trainable=some)
         report = fitted.report | {"adapter": edit.kind, "after": edit.after}
         if self.predictor is not None:
             report["predictor"] = self.predictor

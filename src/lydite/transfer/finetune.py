@@ -13,14 +13,13 @@ from pydantic import Field
 from lydite.config import Fraction
 from lydite.detector import Detector
 from lydite.recipe import STEPS, Context, Stage, Step
-from lydite.training.loop import fit, require_trained
-from lydite.training.objectives import cross_entropy
-from lydite.training.settings import TrainSettings
+from lydite.training.labels import FromLabels
+from lydite.training.loop import fit_labels, require_trained
 from lydite.transfer.layers import Layers, parameters_of
 
 
 @STEPS.add("finetune")
-class Finetune(Step, TrainSettings):
+class Finetune(Step, FromLabels):
     """Train on from the detector's weights, with a lower learning rate.
 
     Attributes:
@@ -31,7 +30,7 @@ class Finetune(Step, TrainSettings):
     """
 
     kind: ClassVar[str] = "finetune"
-    quiet: ClassVar[frozenset[str]] = frozenset({"layers"})
+    quiet: ClassVar[frozenset[str]] = FromLabels.newer | {"layers"}
 
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 300
     lr: Annotated[float, Field(gt=0, le=10)] = 3e-4
@@ -42,7 +41,7 @@ class Finetune(Step, TrainSettings):
         """Refuse an untrained network."""
         super().check(stage)
         require_trained(self, stage, "there is nothing to go on from.")
-        stage.images += self.steps * self.batch
+        stage.images += self.pushed_images
 
     def outline(self, detector: Detector) -> Detector:
         """Return the detector as it is, if it has the layers.
@@ -60,8 +59,5 @@ class Finetune(Step, TrainSettings):
             ConfigError: the network has no such layers.
         """
         some = None if self.layers == "all" else parameters_of(parent.network, self.layers)
-        objective = cross_entropy(self.label_smoothing)
-        fitted = fit(
-            parent.network, objective, parent, self, context, what=self.kind, trainable=some
-        )
+        fitted = fit_labels(parent.network, self, parent, context, what=self.kind, trainable=some)
         return parent.evolve(network=fitted.network, training=fitted.report)
