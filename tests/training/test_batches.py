@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from lydite.card import Preprocess
 from lydite.data.images import ImageStore
@@ -170,3 +171,52 @@ def test_grid_crops_begin_where_a_jpeg_block_does(tiny_manifest: Manifest) -> No
         places = [p for p in places if (rgb[p[0] : p[0] + 64, p[1] : p[1] + 64] == crop).all()]
         found |= set(places)
     assert found == {(0, 0), (0, 8), (8, 0), (8, 8)}
+
+
+def unlike(count: dict[str, int]) -> Manifest:
+    """Return a manifest with so many photographs of each domain, and as many fakes of "new"."""
+    columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
+    for domain, images in count.items():
+        for number in range(images):
+            for label in ("real", "fake") if domain == "new" else ("real",):
+                name = f"{domain}{number}{label}"
+                row = {"label": label, "group": name, "domain": domain, "split": "train"}
+                row |= {"path": name, "sha256": name, "generator": "g", "bytes": 1}
+                for column in SCHEMA.names:
+                    columns[column].append(row.get(column))
+    return from_columns(columns, Path())
+
+
+def test_a_domain_gets_its_share_evenly_spread_and_every_image_once_an_epoch() -> None:
+    batches = make(unlike({"new": 8, "old": 5, "other": 8}), domain_shares={"old": 0.2})
+    rows = [batches.row_at(position) for position in range(2000)]
+    photographs = [row.domain for row in rows if row.label == "real"]
+    # every fifth photograph is old, the other domains divide the rest
+    assert Counter(photographs) == {"old": 200, "new": 400, "other": 400}
+    for first in range(0, 1000, 10):
+        assert photographs[first : first + 10].count("old") == 2
+    old = Counter(row.path for row in rows if row.domain == "old")
+    assert len(old) == 5
+    assert set(old.values()) == {40}
+
+
+def test_shares_of_absent_domains_change_nothing_and_classes_stay_equal() -> None:
+    manifest = unlike({"new": 8, "old": 5})
+    plain, shared = make(manifest), make(manifest, domain_shares={"gone": 0.3})
+    both = [[b.row_at(p).path for p in range(300)] for b in (plain, shared)]
+    assert both[0] == both[1]
+    rows = [make(manifest, domain_shares={"old": 0.1}).row_at(p) for p in range(400)]
+    assert Counter(row.label for row in rows) == {"real": 200, "fake": 200}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"domain_shares": {"a": 0.5, "b": 0.5}}, "leave something to other domains; they add up"),
+        ({"domain_shares": {"a": 0.5}, "balance": "none"}, "needs `balance: class` or `pairs`"),
+        ({"domain_shares": {"a": 20}}, "less than 1"),
+    ],
+)
+def test_impossible_shares_are_refused(options: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        TrainSettings.model_validate(options)

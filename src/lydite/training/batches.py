@@ -8,7 +8,7 @@ same data.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from lydite.training.settings import TrainSettings
 UInt8 = NDArray[np.uint8]
 #: JPEG transforms blocks of this many pixels; crops with crop="grid" begin where a block does
 JPEG_BLOCK = 8
+#: turns after which shares of domains begin anew
+CYCLE = 100
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,25 @@ class Loaded:
     crops: UInt8
     clean: UInt8
     targets: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """The images of one class, and whose turn it is.
+
+    Attributes:
+        domains: numbers of its rows, by domain.
+        cycle: the domains whose turns follow each other, again and again.
+    """
+
+    domains: tuple[NDArray[np.int64], ...]
+    cycle: tuple[int, ...]
+
+    def turn(self, number: int) -> tuple[int, int]:
+        """Return which domain has turn `number`, and how many turns it had before."""
+        round_, place = divmod(number, len(self.cycle))
+        domain = self.cycle[place]
+        return domain, round_ * self.cycle.count(domain) + self.cycle[:place].count(domain)
 
 
 class Batches:
@@ -74,7 +95,7 @@ class Batches:
                 f"Got {counts[0]} real and {counts[1]} fake in the training split."
             )
         self.preprocess, self.settings, self.seed, self.store = preprocess, settings, seed, store
-        self.strata = _strata(self.rows, settings.balance)
+        self.strata = _strata(self.rows, settings)
         self.partners = _partners(self.rows) if settings.balance == "pairs" else {}
         self._orders: dict[tuple[int, int, int], NDArray[np.int64]] = {}
 
@@ -90,8 +111,9 @@ class Batches:
     def row_at(self, position: int) -> Row:
         """Return the image of a global sample number.
 
-        Class by turns, then domain by turns, then every image of the domain once an epoch. With
-        "pairs", a fake is one made from the photograph just before it, where there is one.
+        Class by turns, then domain by turns (some oftener, with `domain_shares`), then every image
+        of the domain once an epoch. With "pairs", a fake is one made from the photograph just
+        before it, where there is one.
         """
         if self.partners and position % 2:
             partners = self.partners.get(self.row_at(position - 1).group)
@@ -99,11 +121,10 @@ class Batches:
                 rng = np.random.default_rng([self.seed, 3, position])
                 return self.rows[int(rng.choice(partners))]
         stratum_class = position % len(self.strata)
-        domains = self.strata[stratum_class]
-        turn = position // len(self.strata)
-        domain = turn % len(domains)
-        members = domains[domain]
-        epoch, place = divmod(turn // len(domains), len(members))
+        stratum = self.strata[stratum_class]
+        domain, number = stratum.turn(position // len(self.strata))
+        members = stratum.domains[domain]
+        epoch, place = divmod(number, len(members))
         key = (stratum_class, domain, epoch)
         if key not in self._orders:
             rng = np.random.default_rng([self.seed, 1, *key])
@@ -193,14 +214,40 @@ class Batches:
         return np.asarray(crop, dtype=np.uint8)
 
 
-def _strata(rows: list[Row], balance: str) -> list[list[NDArray[np.int64]]]:
+def _strata(rows: list[Row], settings: TrainSettings) -> list[Stratum]:
     """Group row numbers by class, then domain; for "none" all in one."""
-    if balance == "none":
-        return [[np.arange(len(rows))]]
+    if settings.balance == "none":
+        return [Stratum((np.arange(len(rows)),), (0,))]
     groups: dict[int, dict[str, list[int]]] = {0: defaultdict(list), 1: defaultdict(list)}
     for number, row in enumerate(rows):
         groups[row.target][row.domain].append(number)
-    return [[np.array(groups[c][d]) for d in sorted(groups[c])] for c in (0, 1)]
+    return [
+        Stratum(
+            tuple(np.array(groups[target][domain]) for domain in sorted(groups[target])),
+            _cycle(sorted(groups[target]), settings.domain_shares),
+        )
+        for target in (0, 1)
+    ]
+
+
+def _cycle(domains: Sequence[str], shares: Mapping[str, float]) -> tuple[int, ...]:
+    """Return the order of turns in which every domain has its share, spread as evenly as it can be.
+
+    Domains without a share of their own divide what is left; shares of domains that are not there,
+    or that would leave nothing to the others, do not count.
+    """
+    wanted = [shares.get(domain) for domain in domains]
+    given = sum(share for share in wanted if share is not None)
+    free = wanted.count(None)
+    if not given or not free:
+        return tuple(range(len(domains)))
+    weights = [(1 - given) / free if share is None else share for share in wanted]
+    due, turns = [0.0] * len(domains), []
+    for _ in range(CYCLE):
+        due = [waited + weight for waited, weight in zip(due, weights, strict=True)]
+        turns.append(max(range(len(domains)), key=due.__getitem__))
+        due[turns[-1]] -= 1
+    return tuple(turns)
 
 
 def _partners(rows: list[Row]) -> dict[str, NDArray[np.int64]]:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from lydite.config import Fraction, Frozen
 
 #: settings that step entries leave out at their defaults, so that older entries keep their keys
-NEWER = frozenset({"swa"})
+NEWER = frozenset({"swa", "domain_shares"})
 
 
 class TrainSettings(Frozen):
@@ -35,6 +35,9 @@ class TrainSettings(Frozen):
             does the same, but follows a photograph by a fake of its own group, cut at the same
             place, where the data have one (then only the generator's trace tells them apart; of
             another domain only where groups span domains); "none" draws images as they come.
+        domain_shares: by domain, the share of the draws of each class that it gets where the class
+            has other domains too, {celeba: 0.2} say; those not named divide the rest equally. Not
+            with `balance: none`.
         label_smoothing: as in Szegedy et al. 2016.
         ema: decay of an exponential moving average of the weights, which then are the result;
             0 keeps the last weights.
@@ -62,6 +65,7 @@ class TrainSettings(Frozen):
     blur: Fraction = 0.0
     blur_radius: Annotated[float, Field(gt=0, le=10)] = 1.0
     balance: Literal["class", "pairs", "none"] = "class"
+    domain_shares: dict[str, Annotated[float, Field(gt=0, lt=1)]] = {}
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     swa: Fraction = 0.0
@@ -72,6 +76,16 @@ class TrainSettings(Frozen):
     def _one_average(self) -> TrainSettings:
         if self.ema and self.swa:
             raise ValueError("`ema` and `swa` are two ways to average weights; set one to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _shares_leave_something(self) -> TrainSettings:
+        if self.domain_shares and self.balance == "none":
+            raise ValueError("`domain_shares` needs `balance: class` or `pairs`; got none")
+        if (total := sum(self.domain_shares.values())) >= 1:
+            raise ValueError(
+                f"`domain_shares` must leave something to other domains; they add up to {total:g}"
+            )
         return self
 
     def lr_at(self, step: int) -> float:
