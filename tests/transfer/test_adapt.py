@@ -25,6 +25,7 @@ from lydite.models.timm import TimmNetwork
 from lydite.recipe import Stage, parse_step
 from lydite.transfer.adapt import Adapt, find_place
 from lydite.transfer.finetune import Finetune
+from lydite.transfer.layers import parameters_of
 
 TINY = Architecture(network="lydite-small", input_size=64, config={"widths": [8, 12]})
 PAPER = Architecture(network="paper-student-0.9m", input_size=64, config={"width": 0.25})
@@ -42,7 +43,7 @@ def test_only_the_adapter_learns(
     made = step.run(start, context(tiny_manifest, tmp_path))
     own = {n for n in made.network.state_dict() if n.startswith("adapters.")}
     assert changed(start, made) == own
-    assert changed(step._inserted(start, 5)[0], made)
+    assert changed(step._inserted(start, 5), made)
     count = sum(p.numel() for p in made.network.adapters.parameters())
     assert made.card.training["trainable_parameters"] == count
     stages = start.network.stages()
@@ -117,6 +118,36 @@ def test_a_second_adapter_freezes_the_first(tiny_manifest: Manifest, tmp_path: P
     first = Adapt(**LEARN, place=0).run(trained(TINY), context(tiny_manifest, tmp_path / "1"))
     second = Adapt(**LEARN, place=1).run(first, context(tiny_manifest, tmp_path / "2"))
     assert {name.split(".")[1] for name in changed(first, second)} == {"body_1"}
+
+
+def test_adapters_at_several_places_learn_together(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    start = trained(TINY)
+    step = Adapt(**LEARN, place=(0, "body.1"), adapter="residual-separable", also=("head",))
+    made = step.run(start, context(tiny_manifest, tmp_path / "1"))
+    edits = [edit for edit in made.card.edits if isinstance(edit, AddAdapter)]
+    assert [(edit.after, edit.kind) for edit in edits] == [
+        ("body.0", "residual-separable"),
+        ("body.1", "residual-separable"),
+    ]
+    moved = changed(step._inserted(start, 5), made)
+    assert {n.split(".")[1] for n in moved if n.startswith("adapters.")} == {"body_0", "body_1"}
+    beside = {n for n in changed(start, made) if not n.startswith("adapters.")}
+    assert beside == set(parameters_of(start.network, "head"))
+    assert made.card.training["after"] == "body.0, body.1"
+    count = sum(p.numel() for p in made.network.adapters.parameters())
+    assert int(made.card.training["trainable_parameters"] or 0) > count
+    # an entry of one place stays as it was
+    assert Adapt(place=0).spec()["adapt"]["place"] == 0
+    assert parse_step(step.spec()).spec() == step.spec()
+
+
+def test_several_places_are_each_taken_once_and_none_by_chance() -> None:
+    with pytest.raises(ConfigError, match="an adapter already"):
+        Adapt(place=(0, "first")).outline(trained(TINY))
+    with pytest.raises(ConfigError, match="`auto` chooses one place"):
+        parse_step({"adapt": {"place": ["auto", 1]}})
+    with pytest.raises(ConfigError, match="place"):
+        parse_step({"adapt": {"place": []}})
 
 
 def test_finetune_goes_on_with_all_of_it(tiny_manifest: Manifest, tmp_path: Path) -> None:
@@ -259,4 +290,4 @@ def test_equal_seeds_give_equal_adapters(tiny_manifest: Manifest, tmp_path: Path
     torch.rand(7)
     two = step.run(start, context(tiny_manifest, tmp_path / "2"))
     assert changed(one, two) == set()
-    assert changed(step._inserted(start, 1)[0], step._inserted(start, 2)[0])
+    assert changed(step._inserted(start, 1), step._inserted(start, 2))

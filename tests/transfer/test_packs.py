@@ -89,6 +89,20 @@ def run(data: bytes, batch: np.ndarray) -> np.ndarray:
     return np.asarray(session.run(None, {"image": batch})[0])
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_pack_may_hold_several_adapters(bases: dict[str, Detector], scheme: str) -> None:
+    base = bases[scheme]
+    made = adapted(adapted(base, "residual-separable", 0), "residual-separable", 1)
+    made = made.evolve(steps=({"adapt": {}},))
+    pack = packed(base, made)
+    back = unpack(base, pack)
+    full = export(as_exported(base.card, made, [synthetic_tiles(base)]))
+    batch = synthetic_tiles(base, 6)
+    np.testing.assert_array_equal(run(onnx_of(back), batch), run(full, batch))
+    assert not np.array_equal(run(onnx_of(back), batch), run(onnx_of(base), batch))
+    assert changed_tensors(back, made) == {}
+
+
 # ------------------------------------------------------------------------ deltas of real files
 
 

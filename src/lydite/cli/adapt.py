@@ -28,11 +28,12 @@ def adapt(
     source: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     name: str | None = None,
     adapter: str = "separable",
-    place: str = "auto",
+    place: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ("auto",),
     also: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     shots: int | None = None,
     replay: int | None = None,
     replay_only: str = "real",
+    replay_share: float = 0.2,
     steps: int = 600,
     lr: float = 0.003,
     seed: int = 0,
@@ -65,7 +66,7 @@ def adapt(
         separable (the paper's), residual-separable, bottleneck, lora, affine or linear.
     place
         Where it goes: auto (predicted from the images), first, middle, last, paper, a stage's name
-        or its number.
+        or its number; several for an adapter at each.
     also
         What learns besides: head, norms. A pack then grows.
     shots
@@ -75,6 +76,9 @@ def adapt(
         alone.
     replay_only
         The label of those; "both" for fakes as well, where a pack shall speak without its detector.
+    replay_share
+        With replay, the share of training crops of each class that show them; the rest shows what
+        is new.
     steps
         Training steps.
     lr
@@ -103,9 +107,12 @@ def adapt(
 
     called = name or "-".join(seen).lower()
     options: dict[str, Any] = {"adapter": adapter, "steps": steps, "lr": lr, "also": also}
-    options["place"] = int(place) if place.lstrip("-").isdigit() else place
+    places = tuple(int(name) if name.lstrip("-").isdigit() else name for name in place)
+    options["place"] = places if places[1:] else places[0]
     data = validate(DataSpec, {"manifest": manifest, "seen": seen, "source": source}, "The data")
     options["balance"] = "pairs"
+    if replay is not None and source:
+        options["domain_shares"] = {domain: replay_share / len(source) for domain in source}
     study = room.adaptation(
         detector,
         data,

@@ -34,6 +34,7 @@ from lydite.transfer.placement import CROPS, measure_placement
 from lydite.transfer.placement_result import Placement
 from lydite.transfer.predictors import PREDICTORS
 
+Place = StrictInt | str
 WORDS = ("first", "middle", "last", "paper")
 RANK = 8
 AUTO = "auto"
@@ -95,7 +96,8 @@ class Adapt(Step, FromLabels):
     Attributes:
         place: behind which stage: a name such as "body.relu4"; a number from 0 on the input side,
             negative from the end; "first", "middle" or "last"; "paper", where the paper has it; or
-            "auto": where `predictor` puts it, asked of training images.
+            "auto": where `predictor` puts it, asked of training images. A list of places puts an
+            adapter behind each, and they learn together.
         adapter: "separable", the paper's, which changes answers at once; or one that starts by
             changing nothing: "residual-separable", "bottleneck", "lora", "affine" or "linear" (the
             paper's control); see `lydite.models.adapter`.
@@ -111,11 +113,18 @@ class Adapt(Step, FromLabels):
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 600
     lr: Annotated[float, Field(gt=0, le=10)] = 3e-3
     warmup: Fraction = 0.05
-    place: StrictInt | str
+    place: Place | Annotated[tuple[Place, ...], Field(min_length=1)]
     adapter: AdapterKind = "separable"
     rank: Annotated[int, Field(ge=1)] | None = None
     also: tuple[Literal["head", "norms"], ...] = ()
     predictor: Annotated[str | None, Field(validate_default=True)] = None
+
+    @field_validator("place")
+    @classmethod
+    def _known_before(cls, value: Place | tuple[Place, ...]) -> Place | tuple[Place, ...]:
+        if isinstance(value, tuple) and AUTO in value:
+            raise ValueError("`auto` chooses one place; it cannot stand in a list of them")
+        return value
 
     @field_validator("also")
     @classmethod
@@ -152,6 +161,11 @@ class Adapt(Step, FromLabels):
             )
         return self
 
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where adapters go, each once as it was named."""
+        return self.place if isinstance(self.place, tuple) else (self.place,)
+
     def check(self, stage: Stage) -> None:
         """Refuse an untrained network, and say what cannot be known before the work.
 
@@ -177,8 +191,8 @@ class Adapt(Step, FromLabels):
         if self.place == AUTO:
             free = free_places(detector.network)
             step = self._at(free[(len(free) - 1) // 2])
-        adapted, _ = step._inserted(detector, 0)
-        self._trainable(adapted)
+        adapted = step._inserted(detector, 0)
+        step._trainable(adapted)
         return adapted
 
     def run(self, parent: Detector, context: Context) -> Detector:
@@ -193,10 +207,12 @@ class Adapt(Step, FromLabels):
         """
         plain = parent.evolve(quantization=None)  # an adapter learns in float beside rounded layers
         step = self._at(self._predicted(plain, context)) if self.place == AUTO else self
-        adapted, edit = step._inserted(plain, context.seed)
-        some = self._trainable(adapted)
+        adapted = step._inserted(plain, context.seed)
+        some = step._trainable(adapted)
         fitted = fit_labels(adapted.network, self, adapted, context, what=self.kind, trainable=some)
-        report = fitted.report | {"adapter": edit.kind, "after": edit.after}
+        added = adapted.card.edits[-len(step.places) :]
+        after = ", ".join(edit.after for edit in added if isinstance(edit, AddAdapter))
+        report = fitted.report | {"adapter": self.adapter, "after": after}
         if self.predictor is not None:
             report["predictor"] = self.predictor
         made = adapted.evolve(network=fitted.network, training=report)
@@ -235,22 +251,22 @@ class Adapt(Step, FromLabels):
         placement = validate(Placement, read_json(kept), f"The placement in {kept}")
         return placement.choice(self.predictor)
 
-    def _inserted(self, parent: Detector, seed: int) -> tuple[Detector, AddAdapter]:
-        """Return the detector with a new adapter, and the edit that says so."""
-        edit = self._edit(parent)
+    def _inserted(self, parent: Detector, seed: int) -> Detector:
+        """Return the detector with new adapters, as its last edits."""
+        added = [self._edit(parent, place) for place in self.places]
         network = copy.deepcopy(parent.network)
         try:
-            add_adapter_(network, edit, seed)
+            for edit in added:
+                add_adapter_(network, edit, seed)
         except CardError as error:
             raise ConfigError(f"`adapt` is not possible here. {error}") from error
-        edits = (*parent.card.edits, edit)
-        made = parent.evolve(network=network, edits=edits, score=ScoreMeaning(), measured=())
-        return made, edit
+        edits = (*parent.card.edits, *added)
+        return parent.evolve(network=network, edits=edits, score=ScoreMeaning(), measured=())
 
-    def _edit(self, parent: Detector) -> AddAdapter:
+    def _edit(self, parent: Detector, place: Place) -> AddAdapter:
         """Return what is added where."""
         network = parent.network
-        after = find_place(network, self.place, parent.card.architecture.network)
+        after = find_place(network, place, parent.card.architecture.network)
         channels = network.channels_after(after)
         if self.adapter not in RANKED:
             return AddAdapter(after=after, kind=self.adapter, channels=channels)
@@ -263,9 +279,9 @@ class Adapt(Step, FromLabels):
         return AddAdapter(after=after, kind=self.adapter, channels=channels, rank=rank)
 
     def _trainable(self, adapted: Detector) -> frozenset[str]:
-        """Return the parameters that learn: those of the new adapter, and what `also` names."""
-        network, (*_, edit) = adapted.network, adapted.card.edits
-        assert isinstance(edit, AddAdapter)
-        own = f"{ADAPTERS_NAME}.{adapter_key(edit.after)}."
+        """Return the parameters that learn: those of new adapters, and what `also` names."""
+        network, edits = adapted.network, adapted.card.edits[-len(self.places) :]
+        assert all(isinstance(edit, AddAdapter) for edit in edits)
+        own = tuple(f"{ADAPTERS_NAME}.{adapter_key(edit.after)}." for edit in edits)
         found = {name for name, _ in network.named_parameters() if name.startswith(own)}
         return frozenset(found.union(*(parameters_of(network, layers) for layers in self.also)))
