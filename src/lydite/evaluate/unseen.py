@@ -20,7 +20,8 @@ Mask = NDArray[np.bool_]
 
 def held_fakes(targets: Int64, generator: Names, unseen_generators: Sequence[str]) -> Mask:
     """Return which images are fakes of held-out generators: (N,) of booleans."""
-    return (targets == 1) & np.isin(generator, list(unseen_generators))
+    held: Mask = (targets == 1) & np.isin(generator, list(unseen_generators))
+    return held
 
 
 def unseen_units(

@@ -57,12 +57,12 @@ def grid(folds: Mapping[str, Sequence[Result]], view: str) -> list[list[str]]:
         mine = {name: [r for r in found if r.recipe == recipe] for name, found in folds.items()}
         every = [result for found in mine.values() for result in found]
         where = {"group": group, "split": "test"}
-        cells = [_cell(found, metric, where) for found in mine.values()]
+        cells = [cell_of(found, metric, where) for found in mine.values()]
         costs = _costs(every)
         rows.append([recipe, *costs, *cells])
         base = next((f.slice[WITH] for r in every for f in r.figures if WITH in f.slice), None)
         if base is not None:
-            cells = [_cell(found, metric, where | {WITH: base}) for found in mine.values()]
+            cells = [cell_of(found, metric, where | {WITH: base}) for found in mine.values()]
             rows.append([f"{recipe} with {base}", *[""] * len(costs), *cells])
     return [header, *rows]
 
@@ -124,7 +124,7 @@ def _costs(results: Sequence[Result]) -> list[str]:
     ]
 
 
-def _cell(results: Sequence[Result], metric: str, where: dict[str, str]) -> str:
+def cell_of(results: Sequence[Result], metric: str, where: dict[str, str]) -> str:
     """Return one recipe's figure in one fold."""
     figures = [result.figure(metric, **where) for result in results]
     values = [f.value for f in figures if f is not None and f.value is not None]

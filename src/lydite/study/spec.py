@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -78,6 +78,7 @@ class DataSpec(Frozen):
         return self
 
 
+_Slice = Annotated[str, Field(pattern=r"^(domain|generator)$")]
 #: folders beside those of the folds
 SHARED = ("cache", "data")
 
@@ -104,7 +105,7 @@ class Fold(Frozen):
     source: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     unseen_generators: tuple[str, ...] = ()
-    held: tuple[dict[Literal["domain", "generator"], str], ...] = ()
+    held: tuple[dict[_Slice, str], ...] = ()
     labels: tuple[str, str] | None = None
     skip: tuple[Name, ...] = ()
     values: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], str] = {}

@@ -87,7 +87,7 @@ def together(study: Study, folder: Path, results: Mapping[str, Sequence[Result]]
     seeds = {r.recipe: study.seeds_of(r.recipe) for r in first}
     folds = {
         fold.name: FoldScores(
-            tuple({str(k): v for k, v in unit.items()} for unit in fold.held),
+            fold.held,
             {
                 recipe: [
                     _scores(folder / fold.name, recipe, seed, several=len(wanted) > 1)
