@@ -117,11 +117,11 @@ def _over_folds(spec: Study, options: StudyOptions, dry_run: bool, json: bool) -
     record = read_together(options.folder) if spec.protocol else None
     text = protocol_text(record, folds) if record else across_table(folds, "seen")
     results = {name: [r.model_dump(mode="json") for r in found] for name, found in folds.items()}
-    value = {"folder": str(options.folder), "report": str(report), "folds": results}
+    said = {"folder": str(options.folder), "report": str(report), "folds": results}
     if record is not None:
-        value["protocol"] = record.model_dump(mode="json")
+        said["protocol"] = record.model_dump(mode="json")
     emit(
-        value,
+        said,
         json,
         lambda: f"{text}\n\nReport: {report.resolve().as_uri()}",
     )

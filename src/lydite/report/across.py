@@ -12,6 +12,7 @@ from lydite.report.html import RESULTS
 from lydite.report.markdown import fill_place
 from lydite.study.results import Result, newest, read_results
 from lydite.study.run import STUDY_FILE
+from lydite.study.spec import SHARED
 
 #: what tables over folds show, by name: metric, group of domains, heading
 VIEWS = {
@@ -31,7 +32,8 @@ def read_folds(folder: Path) -> dict[str, list[Result]]:
         DataError: a file is not a result.
     """
     found = {}
-    for fold in sorted(path for path in folder.iterdir() if path.is_dir()):
+    places = (path for path in folder.iterdir() if path.is_dir() and path.name not in SHARED)
+    for fold in sorted(places):
         ran = (fold / STUDY_FILE).is_file()
         results = read_results(fold / RESULTS if ran else fold)
         if results:
