@@ -2,7 +2,8 @@
 
 What stands in README.md or docs/*.md between `<!-- table:NAME -->` and `<!-- /table -->` is made
 from `studies/NAME/results`, recipes in the order of `studies/NAME/study.yaml`; so are the tables
-over folds, between `<!-- seen:NAME -->` and `<!-- /seen -->`, `source` and `unseen`. Drawings stand
+over folds, between `<!-- seen:NAME -->` and `<!-- /seen -->`, `source` and `unseen`, and those of a
+`protocol`, which need `studies/NAME/results/protocol.json` besides. Drawings stand
 between `<!-- KIND:NAME -->` and `<!-- /KIND -->`: a `figure` (AUC on unseen generators against
 size, docs/NAME.svg), `rates` (accuracy against the share removed, docs/NAME-rates.svg), `curves`
 (accuracy against how many images were learned from, a column a fold, docs/NAME-curves.svg) or the
@@ -29,6 +30,7 @@ from lydite.report.degraded_table import degraded_table
 from lydite.report.figures import trade_off
 from lydite.report.markdown import fill, fill_place
 from lydite.report.placement_table import placement_table
+from lydite.report.protocol import fill_protocol
 from lydite.report.rates import rate_curves
 from lydite.report.sensitivity import sensitivity_map
 from lydite.report.shots import shot_curves
@@ -38,7 +40,7 @@ from lydite.transfer.placement_compare import compare_placements, read_placement
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = re.compile(
-    r"<!-- (table|figure|rates|curves|sensitivity|seen|source|unseen|placement|degraded):"
+    r"<!-- (table|figure|rates|curves|sensitivity|seen|source|unseen|placement|degraded|protocol):"
     r"([a-z0-9-]+) -->\n"
 )
 BACKGROUND = '<rect width="100%" height="100%" rx="6" fill="#fffdf8"/>'
@@ -89,6 +91,8 @@ def fill_table(page: Path, kind: str, name: str, results: Path) -> bool:
     """Fill one table of a page and return whether it changed."""
     study = yaml.safe_load((ROOT / "studies" / name / "study.yaml").read_text("utf-8"))
     order = [recipe["name"] for recipe in study["recipes"]]
+    if kind == "protocol":
+        return fill_protocol(page, name, results, order)
     if kind in VIEWS:
         return fill_across(page, name, kind, results, order)
     if kind == "degraded":
@@ -126,7 +130,7 @@ def fill_page(page: Path, check: bool) -> list[str]:
         results = results_of(name)
         if results is None:
             print(f"{page.name}: studies/{name} has no results yet")
-        elif kind in ("table", "degraded") or kind in VIEWS:
+        elif kind in ("table", "degraded", "protocol") or kind in VIEWS:
             if fill_table(page, kind, name, results):
                 changed.append(f"{page.name}: {kind} {name}")
         elif kind == "placement":

@@ -37,10 +37,15 @@ def report(
     from lydite.report.across import read_folds
     from lydite.report.html import RESULTS, write_report
     from lydite.report.overview import write_overview
+    from lydite.report.protocol import folds_of
+    from lydite.study.together import read_together
 
     if not study.is_dir():
         raise DataError(f"{study} is not a study's folder. Make one with: lydite study STUDY.yaml")
     folds = {} if (study / RESULTS).is_dir() else read_folds(study)
+    record = read_together(study)
+    if record is not None:
+        folds = folds_of(record, study)
     if folds:
         for name in folds:
             write_report(study / name, images=not no_images)

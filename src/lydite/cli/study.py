@@ -70,7 +70,7 @@ def study(
         precision=precision,
         progress=progress_reporter(),
     )
-    if spec.folds:
+    if spec.folds or spec.protocol:
         _over_folds(spec, options, dry_run, json)
         return
     if dry_run:
@@ -90,16 +90,23 @@ def study(
 
 
 def _over_folds(spec: Study, options: StudyOptions, dry_run: bool, json: bool) -> None:
-    """Plan or run every fold."""
+    """Plan or run every fold; a protocol's folds are made of the data first."""
     from lydite.report.across import across_table
     from lydite.report.html import write_report
     from lydite.report.overview import write_overview
-    from lydite.study.folds import plan_folds, run_folds
+    from lydite.report.protocol import protocol_text
+    from lydite.study.folds import plan_folds, run_folds, with_folds
+    from lydite.study.together import read_together
 
+    spec = with_folds(spec, options)
     if dry_run:
         plans = plan_folds(spec, options)
         value = {name: plan.to_dict() for name, plan in plans.items()}
-        emit(value, json, lambda: "\n\n".join(plan_text(plan) for plan in plans.values()))
+        if spec.protocol is not None:
+            for fold in spec.folds:
+                value[fold.name]["fold"] = fold.model_dump(mode="json")
+        parts = [folds_text(spec), *map(plan_text, plans.values())]
+        emit(value, json, lambda: "\n\n".join(part for part in parts if part))
         return
     folds = run_folds(spec, options)
     if not all(folds.values()):  # a helping process under torchrun
@@ -107,12 +114,34 @@ def _over_folds(spec: Study, options: StudyOptions, dry_run: bool, json: bool) -
     for name in folds:
         write_report(options.folder / name)
     report = write_overview(options.folder, spec.title or spec.name, folds)
+    record = read_together(options.folder) if spec.protocol else None
+    text = protocol_text(record, folds) if record else across_table(folds, "seen")
     results = {name: [r.model_dump(mode="json") for r in found] for name, found in folds.items()}
+    said = {"folder": str(options.folder), "report": str(report), "folds": results}
+    if record is not None:
+        said["protocol"] = record.model_dump(mode="json")
     emit(
-        {"folder": str(options.folder), "report": str(report), "folds": results},
+        said,
         json,
-        lambda: f"{across_table(folds, 'seen')}\n\nReport: {report.resolve().as_uri()}",
+        lambda: f"{text}\n\nReport: {report.resolve().as_uri()}",
     )
+
+
+def folds_text(spec: Study) -> str:
+    """Return which folds a protocol made of the data; nothing of folds by hand."""
+    if spec.protocol is None:
+        return ""
+    rows = [
+        [
+            fold.name,
+            ", ".join(fold.seen),
+            ", ".join(dict.fromkeys(u.get("generator", u["domain"]) for u in fold.held)),
+        ]
+        for fold in spec.folds
+    ]
+    count = f"{len(rows)} fold{'s' if len(rows) > 1 else ''}"
+    listed = table(["fold", "learns", "measured on"], rows)
+    return f"Protocol {spec.protocol.kind}: {count}\n\n{listed}"
 
 
 def plan_text(plan: Plan) -> str:

@@ -18,6 +18,7 @@ from lydite.errors import DataError
 from lydite.evaluate.intervals import N_BOOT, intervals, strata_of
 from lydite.evaluate.kernels import Float64, accuracy
 from lydite.evaluate.score import rescale
+from lydite.evaluate.unseen import held_fakes
 
 #: this detector's accuracy minus the other's
 GAIN = "accuracy_gain"
@@ -34,6 +35,7 @@ def compare(
     name: str,
     seen: Sequence[str],
     source: Sequence[str] = (),
+    unseen_generators: Sequence[str] = (),
     split: str = "test",
     n_boot: int = N_BOOT,
     seed: int = 0,
@@ -50,6 +52,7 @@ def compare(
         name: of the other one; figures are filed under {"against": name}.
         seen: domains that they were trained on.
         source: domains that they were trained on before those; neither seen nor unseen.
+        unseen_generators: generators held out of those domains; their fakes count as unseen.
         split: which rows count.
         n_boot: bootstrap replicates over groups of images, see `intervals`.
         seed: equal seeds give equal intervals.
@@ -63,7 +66,12 @@ def compare(
     both = pc.and_(pc.is_valid(mine["z"]), pc.is_valid(theirs["z"]))
     mine, theirs = mine.filter(both), theirs.filter(both)
     domains = np.array(mine["domain"].to_pylist(), dtype=np.str_)
-    known, before = (np.isin(domains, list(names)) for names in (seen, source))
+    held = held_fakes(
+        mine["target"].to_numpy().astype(np.int64),
+        np.array(mine["generator"].to_pylist(), dtype=np.str_),
+        unseen_generators,
+    )
+    known, before = (np.isin(domains, list(names)) & ~held for names in (seen, source))
     figures: list[Figure] = []
     for group, chosen in (("seen", known), ("source", before), ("unseen", ~(known | before))):
         if chosen.any():

@@ -9,8 +9,9 @@ all of them a few matrix operations.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,6 +29,8 @@ _UNDEFINED_SHARE = 0.05
 
 #: metrics of a chunk of replicates: weights (B, N) -> {name: (B,)}
 Replicate = Callable[[Float64], Mapping[str, Float64]]
+#: what numbers are called
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,30 @@ def intervals(
     Raises:
         DataError: lengths differ, or there are no images.
     """
+    found = replicates(replicate, strata, groups, n_boot=n_boot, seed=seed)
+    return {name: interval_of(value, drawn, len(groups)) for name, (value, drawn) in found.items()}
+
+
+def replicates(
+    replicate: Callable[[Float64], Mapping[Key, Float64]],
+    strata: Sequence[str] | NDArray[np.str_],
+    groups: Sequence[str] | NDArray[np.str_],
+    *,
+    n_boot: int = N_BOOT,
+    seed: int = 0,
+) -> dict[Key, tuple[float, Float64]]:
+    """Return each number of all images and its (B,) replicates, none where nothing can vary.
+
+    Args:
+        replicate: computes the numbers for weights (B, N); NaN where undefined.
+        strata: (N,) within which groups are drawn.
+        groups: (N,) images of one group are drawn together.
+        n_boot: number of replicates.
+        seed: equal seeds draw equal groups.
+
+    Raises:
+        DataError: lengths differ, or there are no images.
+    """
     count = len(groups)
     if len(strata) != count or not count:
         raise DataError(
@@ -146,18 +173,19 @@ def intervals(
             f"Got {count} groups and {len(strata)} strata."
         )
     values = {name: float(v[0]) for name, v in replicate(np.ones((1, count))).items()}
-    drawn: dict[str, list[Float64]] = {name: [] for name in values}
+    drawn: dict[Key, list[Float64]] = {name: [] for name in values}
     for weights in resamples(strata, groups, n_boot, seed):
         for name, chunk in replicate(weights).items():
             drawn[name].append(chunk)
-    result = {}
-    for name, value in values.items():
-        low, high = _percentiles(np.concatenate(drawn[name])) if drawn[name] else (None, None)
-        if math.isnan(value):
-            result[name] = Interval(None, None, None, count)
-        else:
-            result[name] = Interval(value, low, high, count)
-    return result
+    none = np.empty(0)
+    return {name: (value, np.concatenate([none, *drawn[name]])) for name, value in values.items()}
+
+
+def interval_of(value: float, drawn: Float64, n: int) -> Interval:
+    """Return a number with the percentile interval of its (B,) replicates; none of NaN."""
+    if math.isnan(value):
+        return Interval(None, None, None, n)
+    return Interval(value, *_percentiles(drawn), n)
 
 
 def resamples(

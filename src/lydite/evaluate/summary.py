@@ -8,6 +8,8 @@
 | {"group": "source", "split": s} | all images of the domains learned before, where named |
 | {"group": "unseen-mean", "split": s} | mean over the other domains, each counting the same |
 
+Fakes of generators that were held out of a learned domain are unseen: they are no part of the
+groups "seen" and "source", and each such pair of domain and generator counts like an unseen domain.
 Beside them stands what the card promises of verdicts, the metric "alpha" of {"split": s}, where
 the meaning has a conformal band.
 
@@ -31,6 +33,7 @@ from lydite.evaluate.degrade import NONE
 from lydite.evaluate.intervals import N_BOOT, Interval, intervals, never_certain, strata_of
 from lydite.evaluate.kernels import Float64, Int64
 from lydite.evaluate.score import rescale
+from lydite.evaluate.unseen import held_fakes, members, places, unseen_units
 from lydite.evaluate.verdicts import ALPHA, VERDICTS, reflected, verdicts_of, with_width
 
 METRICS = (*kernels.KERNELS, *VERDICTS)
@@ -70,6 +73,7 @@ def summarize(
     *,
     seen: Sequence[str],
     source: Sequence[str] = (),
+    unseen_generators: Sequence[str] = (),
     split: str = "test",
     n_boot: int = N_BOOT,
     seed: int = 0,
@@ -82,6 +86,7 @@ def summarize(
             Verdicts are measured where it was fitted.
         seen: domains that the detector was trained on.
         source: domains that it was trained on before those; neither seen nor unseen.
+        unseen_generators: generators whose fakes it did not learn in these domains either.
         split: which rows count.
         n_boot: bootstrap replicates; intervals are over groups, see `intervals`.
         seed: equal seeds give equal intervals.
@@ -100,21 +105,22 @@ def summarize(
     if not table.num_rows:
         raise DataError(f"There are no scores of the split '{split}'.")
     table = table if meaning is None else rescale(table, meaning)
-    failed = _failures(table, seen, source)
+    failed = _failures(table, seen, source, unseen_generators)
     images = _arrays(table, meaning)
+    held = held_fakes(images.targets, images.generator, unseen_generators)
     figures = _by_domain(table, images, failed, split, n_boot, seed)
     for group, domains in (("seen", seen), ("source", source)):
-        known = images.take(np.isin(images.domain, list(domains)))
+        known = images.take(np.isin(images.domain, list(domains)) & ~held)
         if known.z.size:
             where = {"group": group, "split": split}
             figures += _figures(_measure(known, n_boot, seed), where)
             figures.append(_count(failed.get(f"/{group}", 0), known.z.size, where))
-    unseen = sorted(set(table["domain"].to_pylist()) - {*seen, *source})
-    if unseen:
-        new = images.take(~np.isin(images.domain, [*seen, *source]))
+    units = unseen_units(table, known=[*seen, *source], unseen_generators=unseen_generators)
+    if units:
         where = {"group": "unseen-mean", "split": split}
-        figures += _figures(_measure_mean(new, unseen, n_boot, seed), where)
-        figures.append(_count(failed.get("/unseen", 0), new.z.size, where))
+        found, used = _measure_mean(images, units, held, n_boot, seed)
+        figures += _figures(found, where)
+        figures.append(_count(failed.get("/unseen", 0), used, where))
     return _with_promise(figures, meaning, split)
 
 
@@ -170,12 +176,20 @@ def _arrays(table: pa.Table, meaning: ScoreMeaning | None) -> Scored:
     )
 
 
-def _failures(table: pa.Table, seen: Sequence[str], source: Sequence[str]) -> dict[str, int]:
+def _failures(
+    table: pa.Table,
+    seen: Sequence[str],
+    source: Sequence[str],
+    unseen_generators: Sequence[str],
+) -> dict[str, int]:
     """Count images without a score: by domain, and together by "/seen", "/source", "/unseen"."""
     group_of = dict.fromkeys(source, "/source") | dict.fromkeys(seen, "/seen")
     counts: dict[str, int] = {}
-    for domain in table.filter(pc.is_null(table["z"]))["domain"].to_pylist():
-        for name in (domain, group_of.get(domain, "/unseen")):
+    lost = table.filter(pc.is_null(table["z"])).select(["domain", "generator", "target"])
+    for row in lost.to_pylist():
+        held = row["target"] == 1 and row["generator"] in unseen_generators
+        group = "/unseen" if held else group_of.get(row["domain"], "/unseen")
+        for name in (row["domain"], group):
             counts[name] = counts.get(name, 0) + 1
     return counts
 
@@ -209,22 +223,36 @@ def _measure(images: Scored, n_boot: int, seed: int) -> dict[str, Interval]:
 
 
 def _measure_mean(
-    images: Scored, domains: Sequence[str], n_boot: int, seed: int
-) -> dict[str, Interval]:
-    """Return every metric's mean over domains; groups are drawn once for all domains."""
-    members = [np.flatnonzero(images.domain == name) for name in domains]
-    if any(places.size == 0 for places in members):
-        # a domain without one usable image leaves the mean undefined, not flattered
-        return {name: Interval(None, None, None, images.z.size) for name in METRICS}
-    parts = [images.take(np.isin(np.arange(images.z.size), places)) for places in members]
+    images: Scored,
+    units: Sequence[Mapping[str, str]],
+    held: NDArray[np.bool_],
+    n_boot: int,
+    seed: int,
+) -> tuple[dict[str, Interval], int]:
+    """Return every metric's mean over units, and of how many images; groups are drawn once."""
+    columns = (images.domain, images.generator, images.targets)
+    masks = [members(unit, *columns) for unit in units]
+    inside = np.any(masks, axis=0)
+    images, held = images.take(inside), held[inside]
+    count = images.z.size
+    inner = [np.flatnonzero(mask[inside]) for mask in masks]
+    apart = [unit for unit in units if "generator" in unit]
+    fakes = images.targets == 1
+    if any(not at.size for at in inner) or not all(
+        (fakes & (images.domain == u["domain"]) & (images.generator == u["generator"])).any()
+        for u in apart
+    ):
+        # a unit without one usable image leaves the mean undefined, not flattered
+        return {name: Interval(None, None, None, count) for name in METRICS}, count
+    parts = [images.take(np.isin(np.arange(count), at)) for at in inner]
 
     def replicate(weights: Float64) -> Mapping[str, Float64]:
-        each = [_all(part, weights[:, places]) for part, places in zip(parts, members, strict=True)]
+        each = [_all(part, weights[:, at]) for part, at in zip(parts, inner, strict=True)]
         return {name: np.mean([values[name] for values in each], axis=0) for name in METRICS}
 
-    strata = strata_of(images.targets, images.domain.tolist())
+    strata = strata_of(images.targets, places(images.domain, images.generator, held))
     found = intervals(replicate, strata, images.group, n_boot=n_boot, seed=seed)
-    return found | {"ece": reflected(found["ece"])}
+    return found | {"ece": reflected(found["ece"])}, count
 
 
 def _figures(found: Mapping[str, Interval], where: dict[str, str]) -> list[Figure]:

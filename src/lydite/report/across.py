@@ -12,6 +12,7 @@ from lydite.report.html import RESULTS
 from lydite.report.markdown import fill_place
 from lydite.study.results import Result, newest, read_results
 from lydite.study.run import STUDY_FILE
+from lydite.study.spec import SHARED
 
 #: what tables over folds show, by name: metric, group of domains, heading
 VIEWS = {
@@ -31,7 +32,8 @@ def read_folds(folder: Path) -> dict[str, list[Result]]:
         DataError: a file is not a result.
     """
     found = {}
-    for fold in sorted(path for path in folder.iterdir() if path.is_dir()):
+    places = (path for path in folder.iterdir() if path.is_dir() and path.name not in SHARED)
+    for fold in sorted(places):
         ran = (fold / STUDY_FILE).is_file()
         results = read_results(fold / RESULTS if ran else fold)
         if results:
@@ -57,12 +59,12 @@ def grid(folds: Mapping[str, Sequence[Result]], view: str) -> list[list[str]]:
         mine = {name: [r for r in found if r.recipe == recipe] for name, found in folds.items()}
         every = [result for found in mine.values() for result in found]
         where = {"group": group, "split": "test"}
-        cells = [_cell(found, metric, where) for found in mine.values()]
+        cells = [cell_of(found, metric, where) for found in mine.values()]
         costs = _costs(every)
         rows.append([recipe, *costs, *cells])
         base = next((f.slice[WITH] for r in every for f in r.figures if WITH in f.slice), None)
         if base is not None:
-            cells = [_cell(found, metric, where | {WITH: base}) for found in mine.values()]
+            cells = [cell_of(found, metric, where | {WITH: base}) for found in mine.values()]
             rows.append([f"{recipe} with {base}", *[""] * len(costs), *cells])
     return [header, *rows]
 
@@ -124,7 +126,7 @@ def _costs(results: Sequence[Result]) -> list[str]:
     ]
 
 
-def _cell(results: Sequence[Result], metric: str, where: dict[str, str]) -> str:
+def cell_of(results: Sequence[Result], metric: str, where: dict[str, str]) -> str:
     """Return one recipe's figure in one fold."""
     figures = [result.figure(metric, **where) for result in results]
     values = [f.value for f in figures if f is not None and f.value is not None]

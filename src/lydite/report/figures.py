@@ -60,7 +60,7 @@ def matrix(lines: Sequence[Line], metric: str = "auc") -> str:
             spine.set_visible(False)
         for row, values in enumerate(cells):
             for number, value in enumerate(values):
-                _cell(axes, number, row, value)
+                colored_cell(axes, number, row, value)
         axes.set_yticks([i + 0.5 for i in range(len(lines))], [line.name for line in lines])
         ticks = [i + 0.5 for i in range(len(columns))]
         axes.set_xticks(
@@ -115,7 +115,7 @@ def _path(axes: Axes, line: Line, stops: Sequence[tuple[int, float]]) -> None:
         axes.plot(x, y, marker="o", ms=3, color=color, alpha=0.7, ls="none")
 
 
-def _cell(axes: Axes, x: int, y: int, value: float | None) -> None:
+def colored_cell(axes: Axes, x: int, y: int, value: float | None) -> None:
     """Draw one cell: blue above chance, red under it, the paler the nearer to chance."""
     color = COLORS["good" if (value or 0.5) >= 0.5 else "bad"]
     strength = 0.0 if value is None else min(1.0, 2 * abs(value - 0.5))

@@ -13,8 +13,13 @@ from lydite import __version__
 from lydite.files import write_bytes
 from lydite.report.across import VIEWS, grid
 from lydite.report.html import REPORT_NAME
+from lydite.report.pairs import pairs_map
+from lydite.report.protocol import sections
 from lydite.report.shots import shot_curves
 from lydite.study.results import Result
+from lydite.study.together import read_together
+
+_SPREAD = "on test images; the mean and standard deviation over seeds, or the 95 % interval of one"
 
 
 def write_overview(
@@ -26,7 +31,8 @@ def write_overview(
     """Write the page into the folder of all folds and return its file.
 
     Args:
-        folder: with a folder for each fold.
+        folder: with a folder for each fold; of a protocol with the record of what they say
+            together, whose tables come first.
         title: of the page.
         folds: results by fold.
         out: the file to write; report.html in the folder unless given.
@@ -34,11 +40,16 @@ def write_overview(
     Raises:
         FileError: the file cannot be written.
     """
+    record = read_together(folder)
     views = []
+    if record is not None:
+        views = [vars(section) for section in sections(record, folds)]
     for name, (metric, _, heading) in VIEWS.items():
         header, *rows = grid(folds, name)
         if any(cell != "-" for row in rows for cell in row[-len(folds) :]):
-            views.append({"heading": heading, "metric": metric, "header": header, "rows": rows})
+            caption = f"{metric} {_SPREAD}"
+            views.append({"heading": heading, "caption": caption, "header": header, "rows": rows})
+    pairwise = record is not None and record.protocol.kind == "pairwise"
     files = resources.files("lydite.report")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -51,6 +62,7 @@ def write_overview(
         report=REPORT_NAME,
         # matplotlib escapes what it writes, and so does our frame around it
         curves=Markup(shot_curves(folds) or ""),  # noqa: S704
+        pairs=Markup(pairs_map(record, folds)) if record and pairwise else None,  # noqa: S704
         views=views,
         version=__version__,
     )

@@ -88,7 +88,7 @@ class Line:
             where = {k: v for k, v in figure.slice.items() if k != "split"}
             if figure.metric == "unreadable" or figure.slice.get("split") != SPLIT or not where:
                 continue
-            if {"against", "with", "degradation"} & where.keys():
+            if {"against", "with", "degradation", "domains"} & where.keys():
                 continue
             label = where.get("group") or ": ".join(where.values())
             found.setdefault(label, Group(label, figure.n, where))
@@ -131,8 +131,14 @@ def columns_of(lines: Sequence[Line]) -> list[Column]:
         if {"domain", "generator"} <= figure.slice.keys()
     }
     single = [domain for domain, _ in pairs]
+    held = {name for line in lines for name in line.result.unseen_generators}
     columns = [
-        Column(d, g, kinds.get(d, "unseen"), d if single.count(d) == 1 else f"{d}: {g}")
+        Column(
+            d,
+            g,
+            "unseen" if g in held else kinds.get(d, "unseen"),
+            d if single.count(d) == 1 else f"{d}: {g}",
+        )
         for d, g in sorted(pairs)
     ]
     return sorted(columns, key=lambda column: _KINDS.index(column.kind))

@@ -8,6 +8,7 @@ the cache of finished steps are shared.
 ```
 FOLDER/manifest.parquet, cache/      what all folds use
 FOLDER/<fold>/                       study.json, detectors/, scores/, results/, report.html
+FOLDER/study.json, protocol.json     of a protocol: its folds, and what they say together
 ```
 """
 
@@ -20,10 +21,20 @@ from typing import Any
 
 from lydite.config import validate
 from lydite.errors import ConfigError, unknown_name
+from lydite.files import write_json
+from lydite.study.expand import expand
 from lydite.study.plan import Plan
 from lydite.study.results import Result
-from lydite.study.run import StudyOptions, plan_study, run_study
+from lydite.study.run import (
+    STUDY_FILE,
+    StudyOptions,
+    plan_study,
+    run_study,
+    same_or_refuse,
+    study_manifest,
+)
 from lydite.study.spec import Fold, Study
+from lydite.study.together import together, write_together
 from lydite.training.team import Team
 
 _PLACE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
@@ -39,11 +50,12 @@ def of_fold(study: Study, fold: Fold) -> Study:
         ConfigError: a recipe asks for a value that the fold does not have, or is not valid with it.
     """
     value = study.model_dump(mode="json")
-    del value["folds"]
+    del value["folds"], value["protocol"]
     data = value["data"]
     data["seen"] = list(fold.seen)
     data["source"] = list(fold.source or data["source"])
     data["exclude"] = [*data["exclude"], *fold.exclude]
+    data["unseen_generators"] = [*data["unseen_generators"], *fold.unseen_generators]
     data["labels"] = list(fold.labels or data["labels"])
     known = {"seen": "+".join(fold.seen), "source": "+".join(data["source"]), **fold.values}
     kept = [recipe for recipe in value["recipes"] if recipe["name"] not in fold.skip]
@@ -53,12 +65,29 @@ def of_fold(study: Study, fold: Fold) -> Study:
     return validate(Study, value, f"Fold {fold.name}")
 
 
+def with_folds(study: Study, options: StudyOptions) -> Study:
+    """Return the study with the folds that its protocol makes of the data, if it has one.
+
+    Raises:
+        LyditeError: the data cannot be read, or do not fit the protocol.
+    """
+    if study.protocol is None:
+        return study
+    if Team.current().leads:
+        manifest = study_manifest(study.data, options.data_folder, options.progress)
+    Team.current().agree(True)  # the leader has made what had to be made
+    if not Team.current().leads:
+        manifest = study_manifest(study.data, options.data_folder)
+    return expand(study, manifest)
+
+
 def plan_folds(study: Study, options: StudyOptions, *, estimate: bool = True) -> dict[str, Plan]:
     """Return what each fold would do, see `plan_study`; steps that folds share count in each.
 
     Raises:
         LyditeError: a fold cannot run; nothing was written but the manifest.
     """
+    study = with_folds(study, options)
     return {
         fold.name: plan_study(own, of, estimate=estimate)
         for fold, own, of in _folds(study, options)
@@ -70,18 +99,27 @@ def run_folds(study: Study, options: StudyOptions) -> dict[str, list[Result]]:
 
     All folds are planned before the first one runs, by the leader where several processes share.
 
+    Of a protocol, what all folds say together is written as well, see `lydite.study.together`.
+
     Raises:
+        ResumeError: a protocol makes other folds than those that the folder was used for.
         LyditeError: see `run_study`; finished folds are kept, and not run again.
     """
+    study = with_folds(study, options)
     folds = list(_folds(study, options))
     if Team.current().leads:
+        plan = same_or_refuse(study, {}, options) if study.protocol else None
         for _, own, of in folds:
             plan_study(own, of, estimate=False)
+        if plan is not None:
+            write_json(options.folder / STUDY_FILE, plan)
     results = {}
     for number, (fold, own, of) in enumerate(folds):
         options.progress("fold", number, len(folds), fold.name)
         results[fold.name] = run_study(own, of)
     options.progress("fold", len(folds), len(folds), "")
+    if study.protocol and Team.current().leads:
+        write_together(options.folder, together(study, options.folder, results))
     return results
 
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +19,9 @@ from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector, versions
 from lydite.errors import ConfigError
+from lydite.evaluate.auc_gain import auc_gains
 from lydite.evaluate.compare import compare
+from lydite.evaluate.photographs import photograph_figures
 from lydite.evaluate.score import score_detector
 from lydite.evaluate.summary import summarize
 from lydite.evaluate.voices import TOGETHER, WITH, together
@@ -35,6 +38,14 @@ from lydite.transfer.packs import make_pack
 
 #: the step whose result ships as a pack, and is asked together with its base
 PACKED = "adapt"
+
+
+class Roles(TypedDict):
+    """What domains and generators are to a study, see `DataSpec`."""
+
+    seen: tuple[str, ...]
+    source: tuple[str, ...]
+    unseen_generators: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -152,15 +163,14 @@ def _pack_bytes(base: Shipped, item: Shipped) -> int | None:
         return None
 
 
-def _with_pack(
-    item: Shipped, base: Shipped, seen: Sequence[str], source: Sequence[str]
-) -> list[Figure]:
+def _with_pack(item: Shipped, base: Shipped, roles: Roles) -> list[Figure]:
     """Return what detector and pack decide together, and what that changes for the detector."""
     known, name = base.detector.card.score, base.made.recipe.name
     voice = together([(base.scores, known), (item.scores, item.detector.card.score)])
     figures = [
-        *summarize(voice, TOGETHER, seen=seen, source=source),
-        *compare(voice, TOGETHER, base.scores, known, name=name, seen=seen, source=source),
+        *summarize(voice, TOGETHER, **roles),
+        *compare(voice, TOGETHER, base.scores, known, name=name, **roles),
+        *auc_gains(voice, base.scores, name=name, **roles),
     ]
     return [f.model_copy(update={"slice": f.slice | {WITH: name}}) for f in figures]
 
@@ -204,16 +214,26 @@ def _result(
 ) -> Result:
     """Put together everything measured on one detector."""
     made, card = item.made, item.detector.card
-    seen, source = study.data.seen, study.data.source
-    figures = list(summarize(item.scores, card.score, seen=seen, source=source))
+    roles = Roles(
+        seen=study.data.seen,
+        source=study.data.source,
+        unseen_generators=study.data.unseen_generators,
+    )
+    figures = list(summarize(item.scores, card.score, **roles))
+    figures += photograph_figures(item.scores, card.score)
     for name, other in others.items():
         meaning = other.detector.card.score
-        figures += compare(
-            item.scores, card.score, other.scores, meaning, name=name, seen=seen, source=source
-        )
+        figures += compare(item.scores, card.score, other.scores, meaning, name=name, **roles)
+        figures += auc_gains(item.scores, other.scores, name=name, **roles)
     if packed is not None:
-        figures += _with_pack(item, packed, seen, source)
-    figures += degraded_figures(item.detector, item.scores, item.degraded, seen=seen, source=source)
+        figures += _with_pack(item, packed, roles)
+    figures += degraded_figures(
+        item.detector,
+        item.scores,
+        item.degraded,
+        seen=study.data.seen,
+        source=study.data.source,
+    )
     is_reference = made.recipe.name == study.reference_name
     return Result(
         study=study.name,
@@ -228,8 +248,7 @@ def _result(
         versions=versions() | {"onnxruntime": _onnxruntime_version()},
         hardware=hardware(study.bench.threads),
         data=data,
-        seen=seen,
-        source=source,
+        **roles,
         steps=made.steps,
         cost=_cost(item, latency, None if is_reference else base, packed),
         figures=tuple(figures),

@@ -92,6 +92,7 @@ class Result(Frozen):
         data: digests of manifest and selections, by role.
         seen: domains it was trained on.
         source: domains that what it started from was trained on before.
+        unseen_generators: generators whose fakes were held out of all of these.
         steps: what each step took and gave.
         cost: parameters, MACs, size, latency.
         figures: accuracy, balanced_accuracy, f1, precision, recall, auc, ap, each with interval
@@ -117,6 +118,7 @@ class Result(Frozen):
     data: dict[str, str]
     seen: tuple[str, ...]
     source: tuple[str, ...] = ()
+    unseen_generators: tuple[str, ...] = ()
     steps: tuple[StepCost, ...]
     cost: Cost
     figures: tuple[Figure, ...]

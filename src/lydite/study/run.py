@@ -14,6 +14,7 @@ from lydite.errors import DataError, LyditeError, ResumeError, unknown_name
 from lydite.evaluate.degraded import degradations_of
 from lydite.files import lock_folder, read_json, write_json
 from lydite.recipe import Progress, Recipe, silent
+from lydite.study.apart import without_generators
 from lydite.study.cache import Cache
 from lydite.study.execute import Learning, Options, execute, keys_of, start_of
 from lydite.study.measure import Shipped, measure, ship
@@ -80,9 +81,10 @@ def load_data(spec: DataSpec, folder: Path, progress: Progress = silent) -> Stud
     """Return the study's images; scans and demo data are made once and kept in `folder`.
 
     Raises:
-        DataError: a seen or source domain does not exist, or a split is empty.
+        DataError: a seen or source domain or an unseen generator does not exist, or a split is
+            empty.
     """
-    manifest = _manifest(spec, folder, progress).readable()
+    manifest = study_manifest(spec, folder, progress).readable()
     there = sorted(set(manifest.column("domain")))
     for name in spec.exclude:
         if name not in there:
@@ -97,13 +99,14 @@ def load_data(spec: DataSpec, folder: Path, progress: Progress = silent) -> Stud
                 f"Domains: {', '.join(domains)}."
             )
     manifest = manifest.select(domain=domains)
-    seen = manifest.select(domain=list(spec.seen))
+    learned = without_generators(manifest, spec.unseen_generators, spec.labels[1])
+    seen = learned.select(domain=list(spec.seen))
     train, val = seen.select(split="train"), seen.select(split="val")
     test = manifest.select(split="test")
     for name, part in (("train", train), ("val", val), ("test", test)):
         if len(part) == 0:
             raise DataError(f"The {name} split of {', '.join(spec.seen)} holds no image.")
-    known = manifest.select(split="train", domain=list(spec.source))
+    known = learned.select(split="train", domain=list(spec.source))
     return StudyData(manifest, Learning(train, val, known if spec.source else None), test)
 
 
@@ -148,7 +151,7 @@ def run_study(study: Study, options: StudyOptions) -> list[Result]:
         return _help(study, options)
     with lock_folder(folder):
         data = load_data(study.data, options.data_folder, options.progress)
-        plan = _same_or_refuse(study, data, options)
+        plan = same_or_refuse(study, data.digests, options)
         done = finished(study, data, folder)
         Team.current().agree(done is None)  # the data are there, and there is work to do
         if done is not None:
@@ -189,7 +192,9 @@ def finished(study: Study, data: StudyData, folder: Path) -> list[Result] | None
     same = [
         r
         for r in read_results(folder / "results")
-        if r.data == data.digests and r.source == study.data.source
+        if r.data == data.digests
+        and r.source == study.data.source
+        and r.unseen_generators == study.data.unseen_generators
     ]
     known = {(result.recipe, result.seed): result for result in newest(same)}
     results = []
@@ -230,8 +235,12 @@ def _make(study: Study, data: StudyData, options: StudyOptions) -> list[Shipped]
     return shipped
 
 
-def _manifest(spec: DataSpec, folder: Path, progress: Progress) -> Manifest:
-    """Return the manifest that a study names, made once where it has to be made."""
+def study_manifest(spec: DataSpec, folder: Path, progress: Progress = silent) -> Manifest:
+    """Return the manifest that a study names, made once where it has to be made.
+
+    Raises:
+        LyditeError: it cannot be read or made.
+    """
     if spec.manifest is not None:
         return Manifest.read(spec.manifest)
     if spec.demo is not None:
@@ -261,14 +270,14 @@ def _brought_up_to_date(kept: Any) -> Any:
     return kept | {"study": json.loads(json.dumps(study.model_dump(mode="json")))}
 
 
-def _same_or_refuse(study: Study, data: StudyData, options: StudyOptions) -> dict[str, Any]:
+def same_or_refuse(study: Study, digests: dict[str, str], options: StudyOptions) -> dict[str, Any]:
     """Return the plan to write down, compared with the one this folder was used for.
 
     Raises:
         ResumeError: it differs, and `replace` is not set.
     """
     path = options.folder / STUDY_FILE
-    new: dict[str, Any] = {"study": study.model_dump(mode="json"), "data": data.digests}
+    new: dict[str, Any] = {"study": study.model_dump(mode="json"), "data": digests}
     new = json.loads(json.dumps(new))
     if path.is_file() and not options.replace:
         old = _brought_up_to_date(read_json(path))

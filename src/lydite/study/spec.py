@@ -11,6 +11,7 @@ from lydite.config import Frozen
 from lydite.errors import ConfigError, unknown_name
 from lydite.evaluate.degrade import named
 from lydite.recipe import NEWER, AnyStep, Recipe, Shots, Start
+from lydite.study.protocol import Protocol
 
 STUDY_VERSION = 1
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")]
@@ -42,9 +43,11 @@ class DataSpec(Frozen):
         scan: a folder to scan, or
         demo: the built-in data.
         seen: domains whose train and val splits are used; every other domain is unseen, unless it
-            is a `source`. Left out where the study has `folds`.
+            is a `source`. Left out where the study has `folds` or a `protocol`.
         source: domains that the starting detectors learned before: neither seen nor unseen.
         exclude: domains that are left out altogether.
+        unseen_generators: generators whose fakes are never learned, whatever their domain; they
+            are tested on and count as unseen.
         labels: the task's two labels, the positive one last.
         sources: what the data are and under which licenses, for the detectors' cards.
     """
@@ -55,6 +58,7 @@ class DataSpec(Frozen):
     seen: tuple[str, ...] = ()
     source: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    unseen_generators: tuple[str, ...] = ()
     labels: tuple[str, str] = ("real", "fake")
     sources: tuple[str, ...] = ()
 
@@ -75,6 +79,7 @@ class DataSpec(Frozen):
         return self
 
 
+_Slice = Annotated[str, Field(pattern=r"^(domain|generator)$")]
 #: folders beside those of the folds
 SHARED = ("cache", "data")
 
@@ -87,6 +92,9 @@ class Fold(Frozen):
         seen: instead of that of `data`.
         source: instead of that of `data`.
         exclude: further domains that are left out.
+        unseen_generators: further generators whose fakes are not learned.
+        held: what the fold holds out, as {"domain": d} or {"domain": d, "generator": g}; a
+            protocol says so, and takes its figures on these.
         labels: instead of those of `data`.
         skip: recipes that this fold leaves out, having too few images for them, say.
         values: what `{name}` in the recipes' strings stands for, by name; `{seen}` and
@@ -97,6 +105,8 @@ class Fold(Frozen):
     seen: Annotated[tuple[str, ...], Field(min_length=1)]
     source: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    unseen_generators: tuple[str, ...] = ()
+    held: tuple[dict[_Slice, str], ...] = ()
     labels: tuple[str, str] | None = None
     skip: tuple[Name, ...] = ()
     values: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], str] = {}
@@ -147,6 +157,7 @@ class Study(Frozen):
         title: one line for the report.
         data: images and what is seen.
         folds: divisions of the data; the study is run once for each, see `lydite.study.folds`.
+        protocol: makes the folds out of the data, see `lydite.study.expand`.
         recipes: what to compare, in the order of the tables.
         reference: the recipe that rates and ratios are taken against; the first unless given.
         seeds: every recipe is run once per seed, unless it has its own.
@@ -161,6 +172,7 @@ class Study(Frozen):
     title: str = ""
     data: DataSpec
     folds: tuple[Fold, ...] = ()
+    protocol: Protocol | None = None
     recipes: Annotated[tuple[Entry, ...], Field(min_length=1)]
     reference: Name | None = None
     seeds: Seeds = (0,)
@@ -191,8 +203,10 @@ class Study(Frozen):
             for name in fold.skip:
                 if name not in names:
                     raise ValueError(f"fold {fold.name}: {unknown_name('recipe', name, names)}")
-        if bool(self.data.seen) == bool(self.folds):
-            raise ValueError("give either `seen` in `data`, or `folds` with one each")
+        if bool(self.data.seen) == bool(self.folds or self.protocol):
+            raise ValueError(
+                "give either `seen` in `data`, or `folds` with one each, or a `protocol`"
+            )
         if self.reference is not None and self.reference not in names:
             raise ValueError(unknown_name("recipe", self.reference, names))
         for index, entry in enumerate(self.recipes):

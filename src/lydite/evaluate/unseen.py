@@ -1,0 +1,65 @@
+"""Which images count as unseen: domains that were not learned, and generators that were held out.
+
+A detector may learn a domain without one of its generators. That generator's fakes are unseen
+although their domain is not, and are measured against the domain's real images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lydite.evaluate.kernels import Int64
+
+Names = NDArray[np.str_]
+Mask = NDArray[np.bool_]
+
+
+def held_fakes(targets: Int64, generator: Names, unseen_generators: Sequence[str]) -> Mask:
+    """Return which images are fakes of held-out generators: (N,) of booleans."""
+    held: Mask = (targets == 1) & np.isin(generator, list(unseen_generators))
+    return held
+
+
+def unseen_units(
+    scores: pa.Table, *, known: Sequence[str], unseen_generators: Sequence[str] = ()
+) -> list[dict[str, str]]:
+    """Return what a mean over unseen images is taken over, each counting the same.
+
+    Args:
+        scores: as in `SCORES_SCHEMA`; rows without a score count too, so that a domain that could
+            not be scored at all leaves the mean undefined, not flattered.
+        known: domains that were learned, in the study or before it.
+        unseen_generators: generators whose fakes were not learned in those domains either.
+
+    Returns:
+        {"domain": d} for every other domain, then {"domain": d, "generator": g} for every
+        generator held out of a known domain.
+    """
+    units = [{"domain": d} for d in sorted(set(scores["domain"].to_pylist()) - set(known))]
+    rows = scores.select(["domain", "generator", "target"]).to_pylist()
+    pairs = {
+        (row["domain"], row["generator"])
+        for row in rows
+        if row["target"] == 1 and row["domain"] in known and row["generator"] in unseen_generators
+    }
+    return units + [{"domain": d, "generator": g} for d, g in sorted(pairs)]
+
+
+def members(unit: Mapping[str, str], domain: Names, generator: Names, targets: Int64) -> Mask:
+    """Return which images a unit holds: a domain's, or its real ones and one generator's fakes."""
+    here: Mask = domain == unit["domain"]
+    if "generator" in unit:
+        here = here & ((targets == 0) | (generator == unit["generator"]))
+    return here
+
+
+def places(domain: Names, generator: Names, held: Mask) -> list[str]:
+    """Return each image's stratum beside its class: fakes that are held out are drawn apart."""
+    return [
+        f"{d}/{g}" if apart else d
+        for d, g, apart in zip(domain.tolist(), generator.tolist(), held.tolist(), strict=True)
+    ]
