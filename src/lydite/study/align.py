@@ -153,6 +153,14 @@ def _require_same(old: Any, new: dict[str, Any], folder: Path) -> None:
         )
 
 
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Return the leaves of JSON objects in each other, by their dotted names."""
+    if not isinstance(value, dict):
+        return {name: value}
+    inside = [_flat(item, f"{name}.{key}".removeprefix(".")) for key, item in value.items()]
+    return {key: leaf for leaves in inside for key, leaf in leaves.items()}
+
+
 def align(plan: AlignPlan, *, progress: Progress = silent, device: str = "auto") -> dict[str, Any]:
     """Make the data and return what came, as JSON values; a finished folder is only looked at.
 
