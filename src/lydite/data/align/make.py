@@ -87,8 +87,8 @@ class Quality:
 
     Attributes:
         psnr_db: mean peak signal-to-noise ratio; above 30 few people see a difference.
-        detail: mean over images of the twin's fine detail (standard deviation of neighboring
-            pixels' differences) over its photograph's; below 1 twins are smoother.
+        detail: the twins' fine detail (mean standard deviation of neighboring pixels' differences)
+            over their photographs'; below 1 twins are smoother.
     """
 
     psnr_db: float
@@ -148,7 +148,7 @@ class Maker:
         Raises:
             DataError: a photograph has changed in the meantime.
         """
-        measured: dict[str, list[tuple[float, float]]] = {maker.name: [] for maker in makers}
+        measured: dict[str, list[tuple[float, float, float]]] = {maker.name: [] for maker in makers}
         for done, (row, name) in enumerate(rows, 1):
             paths = {m.name: self.folder / self.fake_path(m.name, name) for m in makers}
             lacking = [maker for maker in makers if not paths[maker.name].is_file()]
@@ -157,12 +157,9 @@ class Maker:
             real = decode(self.folder / self.real_path(name))
             for maker in makers:
                 fake = decode(paths[maker.name])
-                measured[maker.name].append((psnr(real, fake), _roughness(fake, real)))
+                measured[maker.name].append((psnr(real, fake), _roughness(fake), _roughness(real)))
             progress("twins", done, len(rows), "")
-        return {
-            name: Quality(*(round(float(v), 3) for v in np.mean(values, axis=0)))
-            for name, values in measured.items()
-        }
+        return {name: _quality(values) for name, values in measured.items()}
 
     def _write_twins(self, row: Row, name: str, makers: Sequence[Autoencoder]) -> None:
         """Cut a photograph once and pass it through several autoencoders."""
@@ -219,7 +216,13 @@ def psnr(one: UInt8, other: UInt8) -> float:
     return MOST_PSNR if error == 0 else min(MOST_PSNR, 10 * float(np.log10(255**2 / error)))
 
 
-def _roughness(fake: UInt8, real: UInt8) -> float:
-    """Return the fine detail of one image over that of another; 1 where neither has any."""
-    high, low = (float(np.diff(image.astype(np.float64), axis=1).std()) for image in (fake, real))
-    return high / low if low > 0 else 1.0
+def _roughness(image: UInt8) -> float:
+    """Return the standard deviation of the differences of pixels beside each other."""
+    return float(np.diff(image.astype(np.float64), axis=1).std())
+
+
+def _quality(values: Sequence[tuple[float, float, float]]) -> Quality:
+    """Return the quality from each twin's PSNR and roughness, and its photograph's roughness."""
+    decibels, twins, photographs = (float(value) for value in np.mean(values, axis=0))
+    detail = twins / photographs if photographs else 1.0
+    return Quality(round(decibels, 3), round(detail, 3))
