@@ -34,7 +34,7 @@ def align(
     """Make matching fakes of photographs: subject, size and format cannot give them away.
 
     Every photograph is cut, saved anew, and passed through an autoencoder; the result has the same
-    subject, size, encoding and compression history. The new folder's manifest.parquet has a domain
+    subject, size, encoding and last compression. The new folder's manifest.parquet has a domain
     align-NAME for each autoencoder. Photographs are only read. Stopped, the same command goes on.
 
     Args:

@@ -23,7 +23,7 @@ FINAL_WIDTH = 16
 #: values of the small grid stay within so much of zero, as in TAESD
 LATENT_BOUND = 3.0
 #: channels of the small grid for each unit of the factor
-LATENT_PER_FACTOR = 4
+LATENT_PER_FACTOR = 2
 
 
 def _nearest(inputs: int, outputs: int) -> nn.Module:

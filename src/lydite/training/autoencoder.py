@@ -38,7 +38,7 @@ BATCH = 16
 LEARNING_RATE = 2e-3
 
 #: weights of the coarse picture, of every pixel, and of the strength of detail
-COARSE, FINE, DETAIL = 1.0, 0.5, 0.1
+COARSE, FINE, DETAIL = 1.0, 0.5, 0.05
 #: side of the blocks whose frequencies are compared, and of the places over which strength is taken
 BLOCK, PLACE = 8, 5
 #: variance in [-1, 1] below which detail does not count: half a gray level
