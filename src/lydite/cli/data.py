@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from lydite.cli.align import align
 from lydite.cli.output import emit, progress_reporter, table
 from lydite.cli.spectra import spectra
 from lydite.data.reasons import printable
@@ -23,7 +24,7 @@ Folders = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=Fal
 def register(app: App) -> None:
     """Add the command and its parts."""
     data = App(name="data", help="Scan folders of images, check them, make demo data.")
-    for part in (scan, check, show, demo, spectra):
+    for part in (scan, check, show, demo, spectra, align):
         data.command(part)
     app.command(data)
 

@@ -47,10 +47,10 @@ def upright_rgb(image: Image.Image, where: str) -> UInt8:
     if mode == "F" or (mode == "I" and image.format != "PPM"):
         raise refuse("unsupported-mode", where, f"mode {mode}")
     width, height = image.size
-    turn = _orientation(image)
+    turn = orientation(image)
     shape = (width, height, 3) if turn >= 5 else (height, width, 3)
     out = np.empty(shape, dtype=np.uint8)
-    view = _as_stored(out, turn)
+    view = as_stored(out, turn)
     rows = max(1, STRIP_PIXELS // width)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
@@ -60,7 +60,8 @@ def upright_rgb(image: Image.Image, where: str) -> UInt8:
     return out
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an image, 1 to 8; 1 where it says none."""
     # unreadable metadata says nothing about the pixels, which have decoded by now
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
@@ -69,7 +70,7 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _as_stored(upright: UInt8, turn: int) -> UInt8:
+def as_stored(upright: UInt8, turn: int) -> UInt8:
     """Return a view of the upright image in which rows and columns run as the file stores them."""
     stored = upright.transpose(1, 0, 2) if turn >= 5 else upright
     flip_rows = turn in (3, 4, 7, 8)
