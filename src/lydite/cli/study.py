@@ -58,6 +58,7 @@ def study(
         Print the results, or the plan, as JSON.
     """
     from lydite.report.html import write_report
+    from lydite.report.probes import probes_value, spoken
     from lydite.study.reading import read_study
     from lydite.study.run import StudyOptions, plan_study, run_study
 
@@ -85,8 +86,11 @@ def study(
         "folder": str(options.folder),
         "report": str(report),
         "results": [result.model_dump(mode="json") for result in results],
+        "probes": probes_value(options.folder, results),
     }
-    emit(value, json, lambda: f"{results_text(results)}\n\nReport: {report.resolve().as_uri()}")
+    parts = [results_text(results), spoken(options.folder, results)]
+    parts.append(f"Report: {report.resolve().as_uri()}")
+    emit(value, json, lambda: "\n\n".join(filter(None, parts)))
 
 
 def _over_folds(spec: Study, options: StudyOptions, dry_run: bool, json: bool) -> None:
@@ -94,6 +98,7 @@ def _over_folds(spec: Study, options: StudyOptions, dry_run: bool, json: bool) -
     from lydite.report.across import across_table
     from lydite.report.html import write_report
     from lydite.report.overview import write_overview
+    from lydite.report.probes import spoken
     from lydite.study.folds import plan_folds, run_folds
 
     if dry_run:
@@ -108,10 +113,14 @@ def _over_folds(spec: Study, options: StudyOptions, dry_run: bool, json: bool) -
         write_report(options.folder / name)
     report = write_overview(options.folder, spec.title or spec.name, folds)
     results = {name: [r.model_dump(mode="json") for r in found] for name, found in folds.items()}
+    said = {name: spoken(options.folder / name, found) for name, found in folds.items()}
+    probes = [f"{name}: {line}" for name, text in said.items() for line in text.splitlines()]
+    parts = [across_table(folds, "seen"), "\n".join(probes)]
+    parts.append(f"Report: {report.resolve().as_uri()}")
     emit(
         {"folder": str(options.folder), "report": str(report), "folds": results},
         json,
-        lambda: f"{across_table(folds, 'seen')}\n\nReport: {report.resolve().as_uri()}",
+        lambda: "\n\n".join(filter(None, parts)),
     )
 
 

@@ -23,7 +23,9 @@ from lydite.errors import DataError, LyditeError
 from lydite.evaluate.score import read_scores
 from lydite.files import read_json, write_bytes
 from lydite.report import distributions, figures, pictures, rates
+from lydite.report.probes import find_probes, probe_remarks, section
 from lydite.report.view import Line, columns_of, headline, kilobytes, lines_of, remarks
+from lydite.study.probes import Probes
 from lydite.study.results import Result, read_results
 
 REPORT_NAME = "report.html"
@@ -37,8 +39,8 @@ def write_report(folder: Path, out: Path | None = None, *, images: bool = True) 
     """Write a study's report.
 
     Args:
-        folder: of the study; `results/` must hold at least one result. `study.json`, `scores/`
-            and the images add their sections where they are there.
+        folder: of the study; `results/` must hold at least one result. `study.json`, `scores/`,
+            `probes/` and the images add their sections where they are there.
         out: the file to write; `folder/report.html` unless given.
         images: show sample images (small copies) with their scores.
 
@@ -57,7 +59,8 @@ def write_report(folder: Path, out: Path | None = None, *, images: bool = True) 
     scores = _scores(folder, lines)
     root = _image_root(folder, study) if images else None
     path = out or folder / REPORT_NAME
-    write_bytes(path, render(lines, study, scores, root).encode("utf-8"))
+    page = render(lines, study, scores, root, find_probes(folder, lines))
+    write_bytes(path, page.encode("utf-8"))
     return path
 
 
@@ -66,6 +69,7 @@ def render(
     study: Mapping[str, Any],
     scores: Mapping[str, pa.Table],
     root: Path | None,
+    probes: Probes | None = None,
 ) -> str:
     """Return the page.
 
@@ -74,6 +78,7 @@ def render(
         study: the study as data; may be empty.
         scores: by the name of the line, as far as they are kept.
         root: the images' folder, None to show none.
+        probes: of the images that lines were measured on.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -96,7 +101,8 @@ def render(
         css=Markup((folder / "page.css").read_text("utf-8")),  # noqa: S704
         version=__version__,
         headline=headline(lines),
-        remarks=remarks(lines),
+        remarks=[*probe_remarks(lines, probes), *remarks(lines)],
+        probes=section(lines, probes, environment),
         lines=lines,
         seen=seen,
         source=source,

@@ -151,6 +151,8 @@ class Study(Frozen):
         seeds: every recipe is run once per seed, unless it has its own.
         bench: how latency is measured.
         limits: what the detectors cannot do, in plain words, for their cards.
+        probes: look for what gives the classes away beside a generator's traces, see
+            `lydite.evaluate.probes`.
     """
 
     version: Annotated[int, Field(ge=1, le=STUDY_VERSION)] = STUDY_VERSION
@@ -163,6 +165,7 @@ class Study(Frozen):
     seeds: Seeds = (0,)
     bench: BenchSpec = BenchSpec()
     limits: tuple[str, ...] = ()
+    probes: bool = True
 
     @model_validator(mode="after")
     def _names(self) -> Study:
