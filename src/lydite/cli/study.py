@@ -58,6 +58,7 @@ def study(
         Print the results, or the plan, as JSON.
     """
     from lydite.report.html import write_report
+    from lydite.report.probes import probes_value, spoken
     from lydite.study.reading import read_study
     from lydite.study.run import StudyOptions, plan_study, run_study
 
@@ -85,8 +86,11 @@ def study(
         "folder": str(options.folder),
         "report": str(report),
         "results": [result.model_dump(mode="json") for result in results],
+        "probes": probes_value(options.folder, results),
     }
-    emit(value, json, lambda: f"{results_text(results)}\n\nReport: {report.resolve().as_uri()}")
+    parts = [results_text(results), spoken(options.folder, results)]
+    parts.append(f"Report: {report.resolve().as_uri()}")
+    emit(made, json, lambda: "\n\n".join(filter(None, parts)))
 
 
 def _over_folds(spec: Study, options: StudyOptions, dry_run: bool, json: bool) -> None:
@@ -94,6 +98,7 @@ def _over_folds(spec: Study, options: StudyOptions, dry_run: bool, json: bool) -
     from lydite.report.across import across_table
     from lydite.report.html import write_report
     from lydite.report.overview import write_overview
+    from lydite.report.probes import spoken
     from lydite.report.protocol import protocol_text
     from lydite.study.folds import plan_folds, run_folds, with_folds
     from lydite.study.together import read_together
@@ -117,14 +122,13 @@ def _over_folds(spec: Study, options: StudyOptions, dry_run: bool, json: bool) -
     record = read_together(options.folder) if spec.protocol else None
     text = protocol_text(record, folds) if record else across_table(folds, "seen")
     results = {name: [r.model_dump(mode="json") for r in found] for name, found in folds.items()}
-    said = {"folder": str(options.folder), "report": str(report), "folds": results}
+    made: dict[str, Any] = {"folder": str(options.folder), "report": str(report), "folds": results}
     if record is not None:
-        said["protocol"] = record.model_dump(mode="json")
-    emit(
-        said,
-        json,
-        lambda: f"{text}\n\nReport: {report.resolve().as_uri()}",
-    )
+        made["protocol"] = record.model_dump(mode="json")
+    said = {name: spoken(options.folder / name, found) for name, found in folds.items()}
+    probes = [f"{name}: {line}" for name, told in said.items() for line in told.splitlines()]
+    parts = [text, "\n".join(probes), f"Report: {report.resolve().as_uri()}"]
+    emit(made, json, lambda: "\n\n".join(filter(None, parts)))
 
 
 def folds_text(spec: Study) -> str:

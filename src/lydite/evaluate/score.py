@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from lydite.card import ONNX_NAME, Card, Preprocess, ScoreMeaning
+from lydite.card import ONNX_NAME, Preprocess, ScoreMeaning
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest, Row
 from lydite.data.preprocess import Float32, prepare, probability, score_of
@@ -114,7 +114,10 @@ def score_detector(
             z[number] = value
             errors[number] = None if np.isfinite(value) else NOT_FINITE
         progress("score", done, len(rows), note)
-    return _table(detector.card, runtime, degradation, rows, z, errors)
+    card = detector.card
+    constant = {"key": card.key, "detector": card.name, "runtime": runtime}
+    constant["degradation"] = degradation
+    return scores_table(constant, rows, z, probability(z, card.score), errors)
 
 
 def rescale(scores: pa.Table, meaning: ScoreMeaning) -> pa.Table:
@@ -236,22 +239,28 @@ def _evaluating(network: torch.nn.Module, threads: int | None) -> Iterator[None]
             module.training = mode
 
 
-def _table(
-    card: Card,
-    runtime: str,
-    degradation: str,
+def scores_table(
+    constant: Mapping[str, str],
     rows: Sequence[Row],
     z: NDArray[np.float64],
+    p_fake: NDArray[np.float64],
     errors: Sequence[str | None],
 ) -> pa.Table:
-    """Put everything into one table."""
+    """Put scores into one table as in `SCORES_SCHEMA`.
+
+    Args:
+        constant: `key`, `detector` and `runtime`; `degradation`, if there was one.
+        rows: (N,) the images.
+        z: (N,) their scores, not finite where there is none.
+        p_fake: (N,) their probabilities.
+        errors: (N,) reason codes of failures, else None.
+    """
     failed = ~np.isfinite(z)
-    constant = {"key": card.key, "detector": card.name, "runtime": runtime}
-    constant["degradation"] = degradation
+    constant = {"degradation": NONE, **constant}
     columns: dict[str, object] = {name: [value] * len(rows) for name, value in constant.items()}
     for name in ("path", "sha256", "label", "target", "generator", "domain", "split", "group"):
         columns[name] = [getattr(row, name) for row in rows]
     columns["z"] = pa.array(z, pa.float64(), mask=failed)
-    columns["p_fake"] = pa.array(probability(z, card.score), pa.float64(), mask=failed)
+    columns["p_fake"] = pa.array(p_fake, pa.float64(), mask=failed)
     columns["error"] = list(errors)
     return pa.table({name: columns[name] for name in SCORES_SCHEMA.names}, schema=SCORES_SCHEMA)

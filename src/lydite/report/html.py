@@ -24,7 +24,9 @@ from lydite.evaluate.score import read_scores
 from lydite.evaluate.verdicts import VERDICTS
 from lydite.files import read_json, write_bytes
 from lydite.report import calibration, degraded, distributions, figures, pictures, rates, why
+from lydite.report.probes import find_probes, probe_remarks, section
 from lydite.report.view import Line, columns_of, headline, kilobytes, lines_of, remarks
+from lydite.study.probes import Probes
 from lydite.study.results import Result, read_results
 
 REPORT_NAME = "report.html"
@@ -39,8 +41,8 @@ def write_report(folder: Path, out: Path | None = None, *, images: bool = True) 
     """Write a study's report.
 
     Args:
-        folder: of the study; `results/` must hold at least one result. `study.json`, `scores/`
-            and the images add their sections where they are there.
+        folder: of the study; `results/` must hold at least one result. `study.json`, `scores/`,
+            `probes/` and the images add their sections where they are there.
         out: the file to write; `folder/report.html` unless given.
         images: show sample images (small copies) with their scores.
 
@@ -59,7 +61,9 @@ def write_report(folder: Path, out: Path | None = None, *, images: bool = True) 
     scores = _scores(folder, lines)
     root = _image_root(folder, study) if images else None
     path = out or folder / REPORT_NAME
-    write_bytes(path, render(lines, study, scores, root, folder / "detectors").encode("utf-8"))
+    found = find_probes(folder, lines)
+    page = render(lines, study, scores, root, folder / "detectors", found)
+    write_bytes(path, page.encode("utf-8"))
     return path
 
 
@@ -69,6 +73,7 @@ def render(
     scores: Mapping[str, pa.Table],
     root: Path | None,
     detectors: Path | None = None,
+    probes: Probes | None = None,
 ) -> str:
     """Return the page.
 
@@ -78,6 +83,7 @@ def render(
         scores: by the name of the line, as far as they are kept.
         root: the images' folder, None to show none.
         detectors: the folder of the exported detectors, None to ask none.
+        probes: of the images that lines were measured on.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -102,7 +108,8 @@ def render(
         css=Markup((folder / "page.css").read_text("utf-8")),  # noqa: S704
         version=__version__,
         headline=headline(lines),
-        remarks=remarks(lines),
+        remarks=[*probe_remarks(lines, probes), *remarks(lines)],
+        probes=section(lines, probes, environment),
         lines=lines,
         seen=seen,
         source=source,

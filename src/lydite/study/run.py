@@ -19,6 +19,7 @@ from lydite.study.cache import Cache
 from lydite.study.execute import Learning, Options, execute, keys_of, start_of
 from lydite.study.measure import Shipped, measure, ship
 from lydite.study.plan import Plan, make_plan, require_apart
+from lydite.study.probes import probe_study
 from lydite.study.results import Result, newest, read_results, write_result
 from lydite.study.spec import DataSpec, Study
 from lydite.training.team import Team
@@ -154,7 +155,9 @@ def run_study(study: Study, options: StudyOptions) -> list[Result]:
         plan = same_or_refuse(study, data.digests, options)
         done = finished(study, data, folder)
         Team.current().agree(done is None)  # the data are there, and there is work to do
+        store = ImageStore()
         if done is not None:
+            _probe(study, data, options, store)  # a study of before there were any has none
             write_json(folder / STUDY_FILE, plan)
             options.progress("study", 1, 1, "already finished; results are as they were")
             return done
@@ -168,7 +171,8 @@ def run_study(study: Study, options: StudyOptions) -> list[Result]:
             estimate=False,
         )
         write_json(folder / STUDY_FILE, plan)  # not before: what cannot run binds nobody
-        shipped = _make(study, data, options)
+        shipped = _make(study, data, options, store)
+        _probe(study, data, options, store)
         results = measure(study, shipped, data.digests, options.progress)
         for result in results:
             write_result(folder / "results", result)
@@ -217,11 +221,16 @@ def _key_of(recipe: Recipe, data: StudyData) -> str:
     return [start, *keys_of(recipe, start, data.learning.of(recipe).digests)][-1]
 
 
-def _make(study: Study, data: StudyData, options: StudyOptions) -> list[Shipped]:
+def _probe(study: Study, data: StudyData, options: StudyOptions, store: ImageStore) -> None:
+    """Run the study's probes on the images that its detectors learn from and are measured on."""
+    train = data.learning.train
+    probe_study(study, train, data.test, data.digests, options.folder, store, options.progress)
+
+
+def _make(study: Study, data: StudyData, options: StudyOptions, store: ImageStore) -> list[Shipped]:
     """Run, export and score every recipe."""
     cache = Cache(options.cache_folder)
     how = Options(options.progress, options.device, options.precision)
-    store = ImageStore()
     shipped = []
     for recipe in study.runs():
         made = execute(recipe, data.learning, cache, how)

@@ -165,6 +165,8 @@ class Study(Frozen):
         degrade: degradations, or lists of them, that the detectors are measured under too, see
             `lydite.evaluate.degrade`.
         limits: what the detectors cannot do, in plain words, for their cards.
+        probes: look for what gives the classes away beside a generator's traces, see
+            `lydite.evaluate.probes`.
     """
 
     version: Annotated[int, Field(ge=1, le=STUDY_VERSION)] = STUDY_VERSION
@@ -179,6 +181,7 @@ class Study(Frozen):
     bench: BenchSpec = BenchSpec()
     degrade: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
+    probes: bool = True
 
     @field_validator("degrade")
     @classmethod

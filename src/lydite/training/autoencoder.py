@@ -21,7 +21,7 @@ from lydite.files import digest, read_bytes, read_json, sha256_bytes, write_byte
 from lydite.models import Network
 from lydite.models.autoencoder import AUTOENCODERS, TinyAutoencoder
 from lydite.recipe import Context, Progress, silent
-from lydite.training.batches import Batches
+from lydite.training.batches import Batches, Stratum
 from lydite.training.checkpoint import CHECKPOINT_NAME
 from lydite.training.loop import fit
 from lydite.training.objectives import Objective
@@ -83,7 +83,7 @@ class PhotographBatches(Batches):
         self.rows = list(rows)
         self.preprocess, self.settings, self.seed = Preprocess(size=CROP), settings, seed
         self.store = ImageStore()
-        self.strata, self.partners = [[np.arange(len(self.rows))]], {}
+        self.strata, self.partners = [Stratum((np.arange(len(self.rows)),), (0,))], {}
         self._orders = {}
 
 

@@ -210,8 +210,7 @@ class Adapt(Step, FromLabels):
         adapted = step._inserted(plain, context.seed)
         some = step._trainable(adapted)
         fitted = fit_labels(adapted.network, self, adapted, context, what=self.kind, trainable=some)
-        added = adapted.card.edits[-len(step.places) :]
-        after = ", ".join(edit.after for edit in added if isinstance(edit, AddAdapter))
+        after = ", ".join(edit.after for edit in step._added(adapted))
         report = fitted.report | {"adapter": self.adapter, "after": after}
         if self.predictor is not None:
             report["predictor"] = self.predictor
@@ -263,6 +262,11 @@ class Adapt(Step, FromLabels):
         edits = (*parent.card.edits, *added)
         return parent.evolve(network=network, edits=edits, score=ScoreMeaning(), measured=())
 
+    def _added(self, adapted: Detector) -> list[AddAdapter]:
+        """Return the edits of this step's adapters."""
+        last = adapted.card.edits[-len(self.places) :]
+        return [edit for edit in last if isinstance(edit, AddAdapter)]
+
     def _edit(self, parent: Detector, place: Place) -> AddAdapter:
         """Return what is added where."""
         network = parent.network
@@ -280,8 +284,7 @@ class Adapt(Step, FromLabels):
 
     def _trainable(self, adapted: Detector) -> frozenset[str]:
         """Return the parameters that learn: those of new adapters, and what `also` names."""
-        network, edits = adapted.network, adapted.card.edits[-len(self.places) :]
-        assert all(isinstance(edit, AddAdapter) for edit in edits)
-        own = tuple(f"{ADAPTERS_NAME}.{adapter_key(edit.after)}." for edit in edits)
+        network = adapted.network
+        own = tuple(f"{ADAPTERS_NAME}.{adapter_key(edit.after)}." for edit in self._added(adapted))
         found = {name for name, _ in network.named_parameters() if name.startswith(own)}
         return frozenset(found.union(*(parameters_of(network, layers) for layers in self.also)))

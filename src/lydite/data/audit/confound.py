@@ -44,13 +44,13 @@ def enough(target: NDArray[np.int64], groups: NDArray[np.int64]) -> bool:
     return True
 
 
-def thin(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Return `MOST_IMAGES` rows, group by group in random order; only the last may be cut."""
-    if len(groups) <= MOST_IMAGES:
+def thin(groups: NDArray[np.int64], seed: int, most: int = MOST_IMAGES) -> NDArray[np.int64]:
+    """Return up to `most` rows, group by group in random order; only the last may be cut."""
+    if len(groups) <= most:
         return np.arange(len(groups))
     rank = np.random.default_rng(seed).permutation(int(groups.max()) + 1)
     order = np.argsort(rank[groups], kind="stable")
-    return np.sort(order[:MOST_IMAGES])
+    return np.sort(order[:most])
 
 
 def separability(

@@ -41,6 +41,8 @@ PROBES: dict[str, tuple[str, ...]] = {
 #: probes that a generator's own upsampling can answer to: they are shown, and raise no warning
 AMBIGUOUS = frozenset({"8x8 grid"})
 FEATURES = tuple(name for names in PROBES.values() for name in names)
+#: those of them that a file's header tells, which are the first ones
+HEADER_FEATURES = FEATURES[: FEATURES.index("bytes_per_pixel") + 1]
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,26 @@ def features_of(info: ImageInfo, rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
         info: from its header.
         rgb: (H, W, 3) uint8.
     """
-    nan = float("nan")
-    table = info.quantization
     height, width = rgb.shape[:2]
     values = [
+        *header_features(info, height, width),
+        *history_features(_middle(rgb), info.quantization),
+        *rgb.mean(axis=(0, 1)),
+    ]
+    return np.array(values, dtype=np.float64)
+
+
+def header_features(info: ImageInfo, height: int, width: int) -> list[float]:
+    """Return the values of `HEADER_FEATURES` for one image, NaN where it has no such property.
+
+    Args:
+        info: from its header.
+        height: in pixels.
+        width: in pixels.
+    """
+    nan = float("nan")
+    table = info.quantization
+    return [
         _code(info.format, _FORMATS),
         width,
         height,
@@ -95,10 +113,7 @@ def features_of(info: ImageInfo, rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
         info.progressive,
         _code(info.mode, ("L", "RGB", "RGBA", "P", "CMYK")),
         (info.size_bytes or 0) / (width * height),
-        *history_features(_middle(rgb), table),
-        *rgb.mean(axis=(0, 1)),
     ]
-    return np.array(values, dtype=np.float64)
 
 
 def measure_files(paths: Sequence[Path], progress: Progress | None = None) -> list[ImageMeasures]:
