@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -90,7 +90,7 @@ def study(
     }
     parts = [results_text(results), spoken(options.folder, results)]
     parts.append(f"Report: {report.resolve().as_uri()}")
-    emit(made, json, lambda: "\n\n".join(filter(None, parts)))
+    emit(value, json, lambda: "\n\n".join(filter(None, parts)))
 
 
 def _over_folds(spec: Study, options: StudyOptions, dry_run: bool, json: bool) -> None:
