@@ -52,7 +52,7 @@ def test_a_pack_of_an_int8_detector_is_measured_written_and_predicts(
     assert value["adapted"]["seen"] == ["two"]
     assert value["card"]["score"]["n"] == 2  # of four shots a class, one is for the threshold
     against = [f for f in value["adapted"]["figures"] if f["slice"].get("against") == "base"]
-    assert {f["metric"] for f in against} == {"accuracy_gain", "flipped"}
+    assert {f["metric"] for f in against} == {"accuracy_gain", "auc_gain", "flipped"}
 
     # what the results say of both together is what `predict --pack` does
     tests = [row for row in tiny_manifest.select(split="test").rows() if row.domain == "two"]
@@ -114,7 +114,9 @@ def test_what_was_known_before_is_measured_and_replayed(
     assert value["adapted"]["spec"]["replay_only"] == "real"
     assert value["card"]["score"]["n"] == 2 + 2  # a quarter of the shots and of the replay
     groups = {f["slice"].get("group") for f in value["adapted"]["figures"]}
-    assert groups == {None, "seen", "source"}
+    assert groups == {None, "seen", "source", "real-vs-real"}
+    (step,) = value["adapted"]["spec"]["steps"]
+    assert step["adapt"]["domain_shares"] == {"one": 0.2}
     assert main(words(base, tmp_path / "out", *more)) == 0
     rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
     assert ["one", "source"] in rows
