@@ -144,8 +144,8 @@ def average_precision(scores: ArrayLike, targets: ArrayLike) -> float | None:
 def ece(p_fake: ArrayLike, targets: ArrayLike) -> float | None:
     """Return the expected calibration error, see `kernels.ece`; None if a class is missing.
 
-    >>> ece([0.0, 0.0, 0.7, 1.0], [0, 0, 1, 1])
-    0.075
+    >>> ece([0.0, 0.0, 0.5, 1.0], [0, 0, 1, 1])
+    0.125
     """
     return measure(kernels.ece, p_fake, targets)
 
