@@ -47,8 +47,8 @@ def test_a_pack_of_an_int8_detector_is_measured_written_and_predicts(
     assert {p.name: p.read_bytes() for p in (base / "base").iterdir()} == before
     assert value["card"]["name"] == "two"
     assert value["card"]["limits"] == ["Knows one."]  # what the base cannot do, the pack cannot
-    (edit,) = value["card"]["edits"]
-    assert (edit["op"], edit["kind"]) == ("add_adapter", "separable")
+    added = [(edit["op"], edit["kind"], edit["after"]) for edit in value["card"]["edits"]]
+    assert added == [("add_adapter", "separable", f"body.{stage}") for stage in (0, 1)]
     assert value["adapted"]["seen"] == ["two"]
     assert value["card"]["score"]["n"] == 2  # of four shots a class, one is for the threshold
     against = [f for f in value["adapted"]["figures"] if f["slice"].get("against") == "base"]

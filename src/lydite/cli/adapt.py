@@ -28,8 +28,10 @@ def adapt(
     source: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     name: str | None = None,
     adapter: str = "separable",
-    place: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ("auto",),
-    also: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
+    place: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ("0", "1"),
+    also: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="--no-also")] = (
+        "head",
+    ),
     shots: int | None = None,
     replay: int | None = None,
     replay_only: str = "real",
@@ -46,7 +48,7 @@ def adapt(
 ) -> None:
     """Teach a detector a new generator; write what it learned as a pack of a few kilobytes.
 
-    The detector stays as it is. A small adapter is put behind one of its blocks and trained, and
+    The detector stays as it is. Small adapters are put behind two of its blocks and trained, and
     the result is measured beside the detector: on the new images and on all others. Use the pack
     with `lydite predict --pack`. Killed or stopped, the same command goes on where it was.
 
@@ -65,10 +67,10 @@ def adapt(
     adapter
         separable (the paper's), residual-separable, bottleneck, lora, affine or linear.
     place
-        Where it goes: auto (predicted from the images), first, middle, last, paper, a stage's name
-        or its number; several for an adapter at each.
+        Where it goes: a stage's name or its number, first, middle, last, paper, or auto (predicted
+        from the images); several for an adapter at each. Behind wide stages a pack grows.
     also
-        What learns besides: head, norms. A pack then grows.
+        What learns besides: head, norms (which makes a pack large), or neither with --no-also.
     shots
         Learn from so many images of each class and domain, threshold included; all unless given.
     replay
