@@ -6,7 +6,8 @@ over folds, between `<!-- seen:NAME -->` and `<!-- /seen -->`, `source` and `uns
 `protocol`, which need `studies/NAME/results/protocol.json` besides. Drawings stand
 between `<!-- KIND:NAME -->` and `<!-- /KIND -->`: a `figure` (AUC on unseen generators against
 size, docs/NAME.svg), `rates` (accuracy against the share removed, docs/NAME-rates.svg), `curves`
-(accuracy against how many images were learned from, a column a fold, docs/NAME-curves.svg) or the
+(accuracy against how many images were learned from, a column a fold, docs/NAME-curves.svg), `depth`
+(what an adapter is worth at every place, docs/NAME-depth.svg) or the
 `sensitivity` of its reference (from `studies/NAME/sensitivity.json`). Between
 `<!-- placement:NAME -->` and `<!-- /placement -->` stands what predictors of an adapter's place are
 worth, made from the placements in `studies/NAME/results`; between `<!-- degraded:NAME -->` and
@@ -27,6 +28,7 @@ import yaml
 from lydite.compress.sensitivity_result import Sensitivity
 from lydite.report.across import VIEWS, fill_across, read_folds
 from lydite.report.degraded_table import degraded_table
+from lydite.report.depth import depth_curves
 from lydite.report.figures import trade_off
 from lydite.report.markdown import fill, fill_place
 from lydite.report.placement_table import placement_table
@@ -40,13 +42,14 @@ from lydite.transfer.placement_compare import compare_placements, read_placement
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = re.compile(
-    r"<!-- (table|figure|rates|curves|sensitivity|seen|source|unseen|placement|degraded|protocol):"
-    r"([a-z0-9-]+) -->\n"
+    r"<!-- (table|figure|rates|curves|sensitivity|depth|seen|source|unseen|placement|degraded|"
+    r"protocol):([a-z0-9-]+) -->\n"
 )
 BACKGROUND = '<rect width="100%" height="100%" rx="6" fill="#fffdf8"/>'
 ALT = {
     "figure": "AUC on generators the detectors never met, against the size of the file",
     "sensitivity": "What is lost when a share of one layer's channels goes",
+    "depth": "What an adapter behind each stage brings, for several detectors and targets",
     "curves": "Accuracy on target and source against how many images were learned from",
     "rates": "Accuracy on the known generator and AUC on unknown ones, against the share removed",
 }
@@ -64,6 +67,8 @@ def drawing(results: Path, kind: str, name: str) -> str:
     Raises:
         SystemExit: the study has nothing to draw of this kind.
     """
+    if kind == "depth":
+        return framed(depth_curves(list(read_placements(results).values())), name)
     lines = lines_of(read_results(results))
     if kind == "curves":
         svg = shot_curves(read_folds(results))
@@ -75,6 +80,15 @@ def drawing(results: Path, kind: str, name: str) -> str:
     else:
         axis = "mean AUC on unseen generators"
         svg = trade_off(lines, "auc", "unseen-mean", name, ALT[kind], axis)
+    return framed(svg, name)
+
+
+def framed(svg: str | None, name: str) -> str:
+    """Return a drawing as a file of its own, with colors and a background.
+
+    Raises:
+        SystemExit: there is none.
+    """
     if svg is None:
         sys.exit(f"studies/{name} has too little to draw a curve of")
     svg = re.sub(r"var\(--\w+, (#[0-9a-f]{6})\)", r"\1", svg)

@@ -121,12 +121,12 @@ def test_the_markdown_table_has_intervals_and_rules() -> None:
     assert header == ["predictor", "cases", "rho", "p", "regret"]
     assert rule == ["---", "---:", "---:", "---:", "---:"]
     assert [row[0] for row in rows] == [
-        "good", "poor", "random", "always first", "always middle", "always last",
+        "good", "poor", "random", "always first", "always second", "always middle", "always last",
     ]  # fmt: skip
     assert rows[1][2] == "-1.00 [-1.00, -1.00]"
     assert rows[1][4] == "0.4000 [0.3000, 0.5000]"
     assert rows[0][3] == f"{effects.predictors[0].p:.4f}"
-    assert rows[4] == ["always middle", "2", "-", "-", "0.0000 [0.0000, 0.0000]"]
+    assert rows[5] == ["always middle", "2", "-", "-", "0.0000 [0.0000, 0.0000]"]
     # a single case has no interval
     single = placement_table(compare_placements({"b": other()}, n_permutations=99).effects)
     assert "| poor | 1 | -1.00 | 1.0000 | 0.5000 |" in single

@@ -48,6 +48,7 @@ def test_regret_by_hand() -> None:
         {
             "random": 0.15,
             "first": 0.3,
+            "second": 0.0,
             "middle": 0.0,
             "last": 0.1,
             "good": 0.0,
@@ -57,6 +58,8 @@ def test_regret_by_hand() -> None:
         }
     )
     assert regret(case(none=(None,) * 4), "none") is None
+    # the second of seven is not the one in the middle
+    assert regret(case((0.1, 0.5, 0.2, 0.9, 0.3, 0.0, 0.4)), "second") == pytest.approx(0.4)
 
 
 def test_chance_is_counted() -> None:

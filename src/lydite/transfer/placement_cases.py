@@ -20,7 +20,7 @@ from lydite.transfer.placement_sweep import Measure
 
 Float64 = NDArray[np.float64]
 #: what a predictor has to beat; "random" is the mean over all places
-FIXED = ("random", "first", "middle", "last")
+FIXED = ("random", "first", "second", "middle", "last")
 #: permutations that chance is estimated by
 N_PERMUTATIONS = 9999
 
@@ -146,7 +146,8 @@ def regret(case: Case, rule: str) -> float | None:
     if rule == "random":
         return best - sum(case.measured) / len(case.measured)
     if rule in FIXED:
-        return best - case.measured[{"first": 0, "middle": last // 2, "last": last}[rule]]
+        places = {"first": 0, "second": 1, "middle": last // 2, "last": last}
+        return best - case.measured[places[rule]]
     ranked = [(rank, i) for i, rank in enumerate(case.ranks[rule]) if rank is not None]
     return best - case.measured[min(ranked)[1]] if ranked else None
 

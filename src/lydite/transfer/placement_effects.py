@@ -70,7 +70,7 @@ class PlacementEffects(Frozen):
 
     Attributes:
         cases: how many.
-        fixed: regret of "random", "first", "middle" and "last".
+        fixed: regret of "random", "first", "second", "middle" and "last".
         predictors: one each.
     """
 
