@@ -52,11 +52,13 @@ def test_study_from_plan_to_published_detector(
     value = json.loads(capsys.readouterr().out)
     assert Path(value["report"]).read_text("utf-8").lower().startswith("<!doctype html")
     assert [result["recipe"] for result in value["results"]] == ["BL"]
+    assert [probe["name"] for probe in value["probes"]["probes"]][0] == "format-size"
 
     assert main(["study", study, "-o", out]) == 0
     printed = capsys.readouterr()
     assert "already finished" in printed.err
     assert "Report: file://" in printed.out
+    assert "\nProbes, AUC seen: format-size " in printed.out
 
     shipped = str(tmp_path / "shipped")
     assert main(["publish", out, "BL", "-o", shipped, "--title", "mine", "--json"]) == 0

@@ -28,7 +28,7 @@ def study_of(manifest: Manifest, **changes: object) -> Study:
     data = {"manifest": manifest.root / "manifest.parquet", "seen": ["one"]}
     recipe = {
         "name": "BL",
-        "start": NETWORK | {"preprocess": {"size": 32, "min_side": 32}},
+        "start": NETWORK | {"size": 32},
         "steps": [{"train": {"steps": 2, "batch": 8}}],
     }
     value = {
@@ -61,7 +61,7 @@ def test_a_document_has_figures_of_every_probe(format_leak: Manifest, tmp_path: 
     assert (area.value, area.n) == (1.0, 100)
     rough = thumbnail.figure("auc", group="unseen-mean")
     assert rough is not None and rough.low is not None and rough.high is not None  # noqa: PT018
-    assert rough.low < 0.5 < rough.high
+    assert rough.low < 0.55 < rough.high
     assert shuffled.figure("auc", group="seen") is not None
     assert not [f for f in shuffled.figures if "generator" in f.slice]
     assert made.seed == 3

@@ -44,8 +44,9 @@ def enough(target: NDArray[np.int64], groups: NDArray[np.int64]) -> bool:
     return True
 
 
-def thin(groups: NDArray[np.int64], seed: int, most: int = MOST_IMAGES) -> NDArray[np.int64]:
-    """Return up to `most` rows, group by group in random order; only the last may be cut."""
+def thin(groups: NDArray[np.int64], seed: int, most: int | None = None) -> NDArray[np.int64]:
+    """Return `most` rows, or `MOST_IMAGES`, group by group in random order; the last may be cut."""
+    most = MOST_IMAGES if most is None else most
     if len(groups) <= most:
         return np.arange(len(groups))
     rank = np.random.default_rng(seed).permutation(int(groups.max()) + 1)

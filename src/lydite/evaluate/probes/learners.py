@@ -74,7 +74,8 @@ def from_memory(known: Looks, targets: Int64, new: Looks) -> Float64:
     table = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(_flat(known))
     distances, nearest = table.kneighbors(_flat(new))
     usual = float(np.median(distances)) or 1.0
-    return (2.0 * targets[nearest[:, 0]] - 1.0) * np.exp(-distances[:, 0] / usual)
+    signs = 2.0 * targets[nearest[:, 0]] - 1.0
+    return np.asarray(signs * np.exp(-distances[:, 0] / usual), dtype=np.float64)
 
 
 def _flat(looks: Looks) -> Float64:
