@@ -19,6 +19,7 @@ from lydite.evaluate.threshold import (
     best_threshold,
     fit_meaning,
     smooth_threshold,
+    sparing_threshold,
 )
 
 DIGEST = "a" * 64
@@ -203,6 +204,27 @@ def test_swapped_labels_are_noticed() -> None:
 def test_what_cannot_be_fitted_is_refused(z: list[float], targets: list[int], words: str) -> None:
     with pytest.raises(DataError, match=words):
         fit_meaning(z, targets, DIGEST)
+
+
+def test_a_threshold_is_raised_to_leave_photographs_alone_and_never_lowered() -> None:
+    z, targets = drawn(3)
+    plain = fit_meaning(z, targets, "0" * 64)
+    raised = fit_meaning(z, targets, "0" * 64, least=plain.threshold + 0.5)
+    assert raised.threshold == plain.threshold + 0.5
+    assert "raised until few photographs" in raised.rule
+    assert fit_meaning(z, targets, "0" * 64, least=plain.threshold - 0.5) == plain
+
+
+def test_of_spared_photographs_one_in_fifty_may_lie_above() -> None:
+    for n in (1, 49, 50, 64, 99, 100, 1000):
+        z = np.random.default_rng(n).normal(size=n)
+        least = sparing_threshold(z)
+        assert least is not None
+        assert (z > least).sum() == n // 50
+        # no lower score would do
+        lower = z[z < least]
+        assert not lower.size or (z > lower.max()).sum() > n // 50
+    assert sparing_threshold([np.nan]) is None
 
 
 def test_a_given_threshold_is_kept_and_the_rest_is_fitted_around_it() -> None:

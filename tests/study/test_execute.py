@@ -12,6 +12,7 @@ from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.errors import ConfigError, DataError
 from lydite.evaluate.calibrate import calibrate
+from lydite.evaluate.score import score_detector
 from lydite.recipe import Recipe
 from lydite.study.cache import Cache
 from lydite.study.execute import Learning, Options, execute
@@ -83,7 +84,7 @@ def test_few_shots_are_all_that_a_recipe_sees(tiny_manifest: Manifest, tmp_path:
     assert made.card.score.n == 2
 
 
-def replaying(**options: int | str) -> Recipe:
+def replaying(**options: object) -> Recipe:
     return Recipe.model_validate({"name": "TL", "start": {"network": "lydite-small"}, **options})
 
 
@@ -161,3 +162,23 @@ def test_only_photographs_are_replayed_where_a_recipe_says_so(tiny_manifest: Man
     assert old == ["real"] * 6
     checked = [row.label for row in mixed.val.rows() if row.domain == "two"]
     assert checked == ["real"] * 2
+
+
+@pytest.mark.filterwarnings("ignore:The validation AUC")
+def test_a_packs_threshold_leaves_the_replayed_photographs_alone(
+    tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    learning = learning_of(tiny_manifest)
+    data = learning.of(replaying(shots=4, replay=8, replay_only="real"))
+    assert data.spared is not None
+    assert len(data.spared) == 8
+    assert set(data.spared.column("label")) == {"real"}
+    assert set(data.spared.column("domain")) == {"two"}
+    # fakes among the replayed are no photographs, and nobody spares them
+    for options in ({"replay": 8}, {"replay": 8, "replay_only": "fake"}, {}):
+        assert learning.of(replaying(shots=4, **options)).spared is None
+    step = {"train": {"steps": 2, "batch": 4}}
+    recipe = replaying(shots=4, replay=8, replay_only="real", steps=[step])
+    made = execute(recipe, learning, Cache(tmp_path), Options()).detector
+    scores = score_detector(made, data.spared)
+    assert (scores["z"].to_numpy() > made.card.score.threshold).sum() == 0

@@ -16,7 +16,7 @@ from lydite.errors import DataError
 from lydite.evaluate.conformal import ALPHA, moved
 from lydite.evaluate.metrics import accuracy, auc
 from lydite.evaluate.score import Runtime, score_detector
-from lydite.evaluate.threshold import fit_meaning
+from lydite.evaluate.threshold import fit_meaning, sparing_threshold
 from lydite.recipe import Progress, silent
 
 
@@ -30,6 +30,7 @@ def calibrate(
     images: ImageStore | None = None,
     like: Detector | None = None,
     alpha: float | None = ALPHA,
+    spared: Manifest | None = None,
 ) -> Detector:
     """Return the detector with a score meaning fitted on a validation selection.
 
@@ -37,6 +38,10 @@ def calibrate(
     on a few hundred images, differs from the original's by chance far more than rounding moves
     the scores; so it gets the original's, moved by the median difference of their scores. The band
     follows likewise, and its promise is the original's: as good as the median describes the move.
+
+    A pack speaks beside its base, and what it says of photographs that the base knows well can only
+    be wrong. These are the `spared`: the threshold is raised until at most `SPARED` of them lie
+    above.
 
     Accuracy and AUC on these images go into the card, marked with their split. Exported files
     stay beside the card: they hold the network, not what its score means.
@@ -52,12 +57,13 @@ def calibrate(
             was fitted.
         alpha: share of each class that may be called wrong outside the unsure band; None for a
             band without a promise. A copy of a fitted detector promises what that one does.
+        spared: photographs that are not to be called fake, of train or val splits.
 
     Raises:
         ConfigError: no such alpha.
         DataError: a test image among them, or no usable image of one class.
     """
-    if "test" in val.column("split"):
+    if "test" in [*val.column("split"), *(spared.column("split") if spared else ())]:
         raise DataError(
             "A threshold must never be fitted on test images. Select split 'val' (or 'train')."
         )
@@ -74,7 +80,15 @@ def calibrate(
         threshold, band = like.card.score.threshold + by, like.card.score.conformal
         # without a promise of the original's there is none to keep, and no new one is made
         band, alpha = (None, None) if band is None else (moved(band, by), band.alpha)
-    meaning = meaning_of(scores, val.digest, alpha=alpha, threshold=threshold, conformal=band)
+    least = None
+    if spared is not None:
+        known = score_detector(
+            detector, spared, progress=progress, runtime=runtime, threads=threads, images=store
+        )
+        least = sparing_threshold(known["z"].to_numpy())
+    meaning = meaning_of(
+        scores, val.digest, alpha=alpha, threshold=threshold, least=least, conformal=band
+    )
     usable = scores.filter(pc.is_valid(scores["z"]))
     z, targets = usable["z"].to_numpy(), usable["target"].to_numpy()
     where = {"split": val.column("split")[0]}
@@ -100,6 +114,7 @@ def meaning_of(
     *,
     alpha: float | None = ALPHA,
     threshold: float | None = None,
+    least: float | None = None,
     conformal: ConformalBand | None = None,
 ) -> ScoreMeaning:
     """Return the score meaning fitted on a table of validation scores, failures left out.
@@ -118,5 +133,6 @@ def meaning_of(
         groups=usable["group"].to_pylist(),
         alpha=alpha,
         threshold=threshold,
+        least=least,
         conformal=conformal,
     )

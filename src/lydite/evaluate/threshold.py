@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -25,6 +26,9 @@ BAND_LIMIT = 0.45
 CHOSEN = "highest balanced accuracy on validation"
 SMOOTH = "where a logistic curve says even odds, the images being few; balanced accuracy there"
 KEPT = "the parent's, moved as far as its validation scores moved; balanced accuracy there"
+RAISED = "{}, raised until few photographs that it is to leave alone lie above"
+#: share of those that may; of a source with as many fakes it costs half of that in accuracy
+SPARED = 0.02
 SWAPPED = (
     "The validation AUC is {auc:.3f}, under 0.5: fakes score lower than reals. "
     "The labels may be swapped; check which folder holds the fakes."
@@ -39,6 +43,7 @@ def fit_meaning(
     groups: Sequence[str] | NDArray[np.str_] | None = None,
     alpha: float | None = ALPHA,
     threshold: float | None = None,
+    least: float | None = None,
     conformal: ConformalBand | None = None,
 ) -> ScoreMeaning:
     """Choose threshold, temperature and band on validation scores.
@@ -56,6 +61,7 @@ def fit_meaning(
         groups: (N,) what images belong together; None: each stands for itself.
         alpha: share of each class that may be called wrong; None for the band without a promise.
         threshold: kept as it is; only temperature and band are chosen.
+        least: a chosen threshold lower than this is raised to it.
         conformal: kept as it is, instead of one of these scores.
 
     Raises:
@@ -79,6 +85,8 @@ def fit_meaning(
         few = min(fakes, classes.size - fakes) < FEW
         origin = SMOOTH if few else CHOSEN
         threshold = smooth_threshold(values, classes) if few else best_threshold(values, classes)
+        if least is not None and least > threshold:
+            origin, threshold = RAISED.format(origin), least
     above = values > threshold
     reached = float((above[classes == 1].mean() + (~above)[classes == 0].mean()) / 2)
     temperature = best_temperature(values - threshold, classes)
@@ -103,6 +111,20 @@ def fit_meaning(
             f"loss; {words}",
         }
     )
+
+
+def sparing_threshold(z: ArrayLike) -> float | None:
+    """Return the lowest threshold above which at most `SPARED` of these scores lie.
+
+    Args:
+        z: (N,) scores of photographs that are to be left alone; those that are NaN do not count.
+
+    >>> sparing_threshold(range(100)), sparing_threshold(range(10)), sparing_threshold([])
+    (97.0, 9.0, None)
+    """
+    values = np.sort(np.asarray(z, dtype=np.float64))
+    values = values[~np.isnan(values)]
+    return float(values[-1 - math.floor(SPARED * values.size)]) if values.size else None
 
 
 def best_threshold(z: Float64, targets: Int64) -> float:

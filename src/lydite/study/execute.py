@@ -26,11 +26,14 @@ class Learning:
         train: images to learn from.
         val: images for threshold, calibration and choices.
         old: training images of the source domains, which were learned before; None without any.
+        spared: those of them that are replayed alone, being photographs; None without any. The
+            threshold leaves them alone.
     """
 
     train: Manifest
     val: Manifest
     old: Manifest | None = None
+    spared: Manifest | None = None
 
     @property
     def digests(self) -> dict[str, str]:
@@ -61,7 +64,9 @@ class Learning:
         if recipe.replay_only is not None:
             chosen = chosen.select(label=recipe.replay_only)
         old = few(chosen, recipe.replay, recipe.seed, option="replay", beside=mine)
-        return Learning(mine[0].joined(old[0]), mine[1].joined(old[1]))
+        both = old[0].joined(old[1])
+        spared = None if both.targets.any() else both
+        return Learning(mine[0].joined(old[0]), mine[1].joined(old[1]), spared=spared)
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,8 @@ def _do(
     with lock_folder(scratch):
         started = time.perf_counter()
         made = step.run(parent, _context(key, data, cache, options, progress))
-        made = calibrate(made, data.val, like=parent if step.copies else None)
+        copied = parent if step.copies else None
+        made = calibrate(made, data.val, like=copied, spared=data.spared)
         seconds = time.perf_counter() - started
         # a resumed step reports the time of all its parts; what does not train has only one
         spent = made.card.training.get("seconds") if _trains(step) else None
