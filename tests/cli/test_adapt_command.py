@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from helpers.transfer import trained
 from lydite.card import Architecture, Preprocess
 from lydite.cli import main
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.export.onnx import export
 from lydite.recipe import Context, parse_step
+from lydite.study.adapt import usual_also
 
 pytestmark = pytest.mark.filterwarnings("ignore:The validation AUC")
 TINY = Architecture(network="lydite-small", config={"widths": [4, 6], "blocks": 0})
@@ -170,3 +174,30 @@ def test_a_detector_without_an_exported_file_is_refused(
     line[1] = str(tmp_path / "bare")
     assert main(line) == 2
     assert "holds no model.onnx" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--replay-share", "0.2"], "says nothing without --replay"),
+        (["--source", "one", "--replay", "8", "--replay-share", "20"], "must be in .0, 1.. Got 20"),
+    ],
+)
+def test_a_share_of_nothing_and_no_share_are_refused(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    assert main(words(base, tmp_path / "out", *more)) == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_large_head_stays_frozen_unless_somebody_asks_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny_manifest: Manifest
+) -> None:
+    student = trained(Architecture(network="paper-student-0.44m", input_size=64))
+    replace(student, files={"model.onnx": export(student)}).save(tmp_path / "base")
+    assert usual_also(tmp_path / "base") == ()
+    tiny_manifest.write(tmp_path / "images.parquet")
+    asked = words(tmp_path, tmp_path / "out", "--also", "head", "--dry-run")
+    assert main(asked) == 2
+    assert "--no-also" in capsys.readouterr().err

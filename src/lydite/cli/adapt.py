@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from lydite.study.adapt import Adapted
 
 
+#: of the crops of each class, those that show what is replayed
+REPLAY_SHARE = 0.2
+
+
 def register(app: App) -> None:
     """Add the command."""
     app.command(adapt)
@@ -35,7 +39,7 @@ def adapt(
     shots: int | None = None,
     replay: int | None = None,
     replay_only: str = "real",
-    replay_share: float = 0.2,
+    replay_share: float | None = None,
     steps: int = 600,
     lr: float = 0.003,
     seed: int = 0,
@@ -70,7 +74,8 @@ def adapt(
         Where it goes: a stage's name or its number, first, middle, last, paper, or auto (predicted
         from the images); several for an adapter at each. Behind wide stages a pack grows.
     also
-        What learns besides: head, norms (which makes a pack large), or neither with --no-also.
+        What learns besides: head, norms (which makes a pack large), or neither with --no-also; the
+        head unless given, where it is a small part of the network.
     shots
         Learn from so many images of each class and domain, threshold included; all unless given.
     replay
@@ -79,8 +84,8 @@ def adapt(
     replay_only
         The label of those; "both" for fakes as well, where a pack shall speak without its detector.
     replay_share
-        With replay, the share of training crops of each class that show them; the rest shows what
-        is new.
+        With replay, the share of training crops of each class that show them, 0.2 unless given; the
+        rest shows what is new.
     steps
         Training steps.
     lr
@@ -108,13 +113,15 @@ def adapt(
     from lydite.study.spec import DataSpec
 
     called = name or "-".join(seen).lower()
-    options: dict[str, Any] = {"adapter": adapter, "steps": steps, "lr": lr, "also": also}
+    options: dict[str, Any] = {"adapter": adapter, "steps": steps, "lr": lr}
+    options["also"] = room.usual_also(detector) if also is None else also
     places = tuple(int(name) if name.lstrip("-").isdigit() else name for name in place)
     options["place"] = places if places[1:] else places[0]
     data = validate(DataSpec, {"manifest": manifest, "seen": seen, "source": source}, "The data")
     options["balance"] = "pairs"
-    if replay is not None and source:
-        options["domain_shares"] = {domain: replay_share / len(source) for domain in source}
+    share = _share_of(replay_share, replay)
+    if share is not None and source:
+        options["domain_shares"] = {domain: share / len(source) for domain in source}
     study = room.adaptation(
         detector,
         data,
@@ -128,6 +135,7 @@ def adapt(
     folder = out or Path("runs") / study.name
     how = StudyOptions(folder, None, replace, device, precision, progress_reporter())
     if dry_run:
+        room.require_packable(detector, study)
         plan = plan_study(study, how)
         emit(plan.to_dict(), json, lambda: plan_text(plan))
         return
@@ -143,6 +151,21 @@ def adapt(
         "report": str(report),
     }
     emit(value, json, lambda: f"{adapted_text(made)}\nReport: {report.resolve().as_uri()}")
+
+
+def _share_of(given: float | None, replay: int | None) -> float | None:
+    """Return the share of crops that show what is replayed, None where nothing is.
+
+    Raises:
+        ConfigError: it is no share, or there is nothing that it could be of.
+    """
+    from lydite.errors import ConfigError
+
+    if given is not None and replay is None:
+        raise ConfigError("--replay-share says nothing without --replay. Give both or neither.")
+    if given is not None and not 0 < given < 1:
+        raise ConfigError(f"--replay-share must be in (0, 1). Got {given:g}. Use 0.2, say.")
+    return None if replay is None else REPLAY_SHARE if given is None else given
 
 
 def adapted_text(made: Adapted) -> str:

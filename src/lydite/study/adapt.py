@@ -23,6 +23,7 @@ from lydite.recipe import Shots, Start, parse_step
 from lydite.study.results import Result
 from lydite.study.run import StudyOptions, run_study
 from lydite.study.spec import BenchSpec, DataSpec, Entry, Study
+from lydite.transfer.layers import Layers
 from lydite.transfer.packs import make_pack, require_small_share
 
 PACK_FOLDER = "pack"
@@ -92,6 +93,7 @@ def adaptation(
         recipes=(Entry(name=BASE_NAME, start=start), adapted),
         seeds=(seed,),
         bench=BenchSpec(repeats=100),
+        probes=False,  # they would look at every training image, few shots or not
     )
 
 
@@ -114,15 +116,8 @@ def adapt(detector: Path, study: Study, options: StudyOptions) -> Adapted | None
             would learn.
         LyditeError: anything else a user can cause; what was finished is kept.
     """
-    base = Detector.load(detector)
-    if ONNX_NAME not in (base.files or {}):
-        raise ConfigError(
-            f"{detector} holds no {ONNX_NAME}, which a pack belongs to. "
-            f"Make one with: lydite export {detector}"
-        )
+    base = require_packable(detector, study)
     data = study.data.model_copy(update={"sources": (*base.card.sources, *study.data.sources)})
-    (step,) = study.recipes[1].steps
-    require_small_share(base, getattr(step, "also", ()))  # rather before the training than after
     changes = {"data": data, "limits": base.card.limits}
     results = run_study(study.model_copy(update=changes), options)
     if not results:
@@ -133,6 +128,45 @@ def adapt(detector: Path, study: Study, options: StudyOptions) -> Adapted | None
     if not _holds(folder, adapted):
         save_pack(make_pack(base, adapted, after.recipe), folder)
     return Adapted(folder, load_pack(folder).card, before, after)
+
+
+def require_packable(detector: Path, study: Study) -> Detector:
+    """Return the base of an adaptation; refuses what could not become a pack, before any training.
+
+    Args:
+        detector: folder of the base.
+        study: from `adaptation`.
+
+    Raises:
+        CardError: the base is not sound.
+        ConfigError: it was not exported, or too much of it would learn.
+    """
+    base = Detector.load(detector)
+    if ONNX_NAME not in (base.files or {}):
+        raise ConfigError(
+            f"{detector} holds no {ONNX_NAME}, which a pack belongs to. "
+            f"Make one with: lydite export {detector}"
+        )
+    (step,) = study.recipes[1].steps
+    require_small_share(base, getattr(step, "also", ()))
+    return base
+
+
+def usual_also(detector: Path) -> tuple[Layers, ...]:
+    """Return what learns beside adapters unless somebody says so: the head, if it is small.
+
+    Args:
+        detector: folder of the base.
+
+    Raises:
+        CardError: the base is not sound.
+    """
+    base = Detector.load(detector)
+    try:
+        require_small_share(base, ("head",))
+    except ConfigError:  # most of the network is its head, as in the paper's smallest students
+        return ()
+    return ("head",)
 
 
 def _holds(folder: Path, adapted: Detector) -> bool:

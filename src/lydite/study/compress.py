@@ -185,6 +185,7 @@ def study_of(
         recipes=tuple(entries),
         seeds=(seed,),
         bench=BenchSpec(repeats=100),
+        probes=False,
     )
 
 

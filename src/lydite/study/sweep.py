@@ -86,6 +86,7 @@ def placement_study(
         recipes=(Entry(name=BASE, start=start, seeds=(seeds[0],)), *entries),
         seeds=tuple(seeds),
         bench=BenchSpec(repeats=20),
+        probes=False,
         limits=base.card.limits,
     )
 

@@ -177,7 +177,8 @@ def _require_share(share: float, what: str) -> None:
     if share > MAX_CHANGED:
         raise ConfigError(
             f"A pack may change {MAX_CHANGED:.0%} of its base; with {what} that would be "
-            f"{share:.0%}. Freeze the base while adapting, or save it as a detector."
+            f"{share:.0%}. Freeze these layers while adapting (--no-also), or save it as a "
+            "detector."
         )
 
 
