@@ -14,9 +14,9 @@ from lydite.report.across import cell_of, read_folds
 from lydite.report.markdown import fill_place
 from lydite.report.view import SPLIT
 from lydite.study.protocol import TURNS
-from lydite.study.results import Result
+from lydite.study.results import TOGETHER_FILE, Result
 from lydite.study.spec import Fold
-from lydite.study.together import TOGETHER_FILE, RecipeTogether, Together, read_together
+from lydite.study.together import RecipeTogether, Together, read_together
 
 #: metrics that tables of what is held out are made of, and how they are called
 METRICS = {"auc": "AUC", "accuracy": "Accuracy"}
