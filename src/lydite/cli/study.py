@@ -118,8 +118,9 @@ def _over_folds(spec: Study, options: StudyOptions, dry_run: bool, json: bool) -
         return
     for name in folds:
         write_report(options.folder / name)
-    report = write_overview(options.folder, spec.title or spec.name, folds)
     record = read_together(options.folder) if spec.protocol else None
+    title = spec.title or spec.name
+    report = write_overview(options.folder, title, folds, record=record)
     text = protocol_text(record, folds) if record else across_table(folds, "seen")
     results = {name: [r.model_dump(mode="json") for r in found] for name, found in folds.items()}
     made: dict[str, Any] = {"folder": str(options.folder), "report": str(report), "folds": results}

@@ -169,6 +169,27 @@ def ordered(record: Together, order: Sequence[str]) -> Together:
     return record.model_copy(update={"recipes": tuple(sorted(record.recipes, key=rank))})
 
 
+def record_of(folder: Path, folds: Folds) -> Together | None:
+    """Return the record in a folder if it is of these folds, else None.
+
+    A folder that was used again has folds of other names, or that learned something else.
+
+    Args:
+        folder: of all folds.
+        folds: results by fold.
+
+    Raises:
+        DataError: the file is no such record, or a newer one.
+    """
+    record = read_together(folder)
+    if record is None:
+        return None
+    for fold in record.folds:
+        if any(result.seen != fold.seen for result in folds.get(fold.name, ())):
+            return None
+    return record if all(folds.get(fold.name) for fold in record.folds) else None
+
+
 def folds_of(record: Together, folder: Path) -> dict[str, list[Result]]:
     """Return the results of a protocol's folds, in its order.
 
