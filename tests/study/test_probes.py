@@ -85,6 +85,8 @@ def test_probes_are_made_once_for_the_same_images(format_leak: Manifest, tmp_pat
     assert len(list((tmp_path / "probes").glob("*.json"))) == 2
     assert probes_of(tmp_path, first.data, ["one"], []) == first
     assert probes_of(tmp_path, other.data, ["one"], []) is None
+    further = first.data | {"val": "0" * 64, "more": "1" * 64}  # no probe looks at those
+    assert probes_of(tmp_path, further, ["one"], []) == first
     assert probes_of(tmp_path / "nowhere", first.data, ["one"], []) is None
 
 

@@ -217,7 +217,7 @@ def probes_of(
     found = [
         probes
         for path in sorted((folder / FOLDER).glob("probes-*.json"))
-        if (probes := read_probes(path)).data == data
+        if _asked((probes := read_probes(path)).data) == _asked(data)
         and (probes.seen, probes.source, probes.unseen_generators) == roles
     ]
     return max(found, key=lambda probes: probes.created, default=None)
@@ -227,7 +227,7 @@ def _key(study: Study, data: Mapping[str, str], seed: int, version: int) -> str:
     """Return the digest of everything that the probes depend on."""
     value = {
         "version": version,
-        "data": {role: data[role] for role in ("train", "test")},
+        "data": _asked(data),
         "seen": list(study.data.seen),
         "source": list(study.data.source),
         "labels": list(study.data.labels),
@@ -236,6 +236,11 @@ def _key(study: Study, data: Mapping[str, str], seed: int, version: int) -> str:
     if study.data.unseen_generators:  # keys of studies without them stay as they were
         value["unseen_generators"] = list(study.data.unseen_generators)
     return digest(value)
+
+
+def _asked(data: Mapping[str, str]) -> dict[str, str]:
+    """Return the digests of the images that probes look at."""
+    return {role: data[role] for role in ("train", "test") if role in data}
 
 
 def _sklearn_version() -> str:
