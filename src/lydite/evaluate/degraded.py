@@ -31,6 +31,7 @@ from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.errors import DataError
 from lydite.evaluate import kernels
+from lydite.evaluate.auc_gain import AUC_GAIN
 from lydite.evaluate.compare import FLIPPED, GAIN
 from lydite.evaluate.degrade import NONE, named
 from lydite.evaluate.intervals import N_BOOT, Interval, intervals, never_certain, strata_of
@@ -44,7 +45,6 @@ from lydite.recipe import Progress, silent
 DEGRADATION = "degradation"
 #: what degraded images are compared with: {"against": CLEAN}
 CLEAN = "clean"
-AUC_GAIN = "auc_gain"
 #: metrics of the degraded images, and the gain that each may be compared by
 _METRICS: dict[str, tuple[Kernel, str | None]] = {
     "accuracy": (kernels.accuracy, GAIN),
