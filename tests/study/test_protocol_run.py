@@ -135,6 +135,17 @@ def test_report_keeps_to_the_folds_of_the_protocol(done: Path, tmp_path: Path) -
     assert "AUC on what each fold holds out" in (tmp_path / "r.html").read_text("utf-8")
 
 
+def test_probes_of_every_fold_are_in_the_json(
+    done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["study", str(done / "study.yaml"), "-o", str(done / "out"), "--device", "cpu"]
+    assert main([*words, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert list(made["probes"]) == list(made["folds"])
+    for probes in made["probes"].values():
+        assert [probe["name"] for probe in probes["probes"]][0] == "format-size"
+
+
 def test_the_record_of_other_folds_is_left_alone(done: Path, tmp_path: Path) -> None:
     used = shutil.copytree(done / "out", tmp_path / "used")
     (used / f"without-{LEARNED[0]}").rename(used / "by-hand")
