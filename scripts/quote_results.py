@@ -69,18 +69,18 @@ def drawing(results: Path, kind: str, name: str) -> str:
     """
     if kind == "depth":
         return framed(depth_curves(list(read_placements(results).values())), name)
-    lines = lines_of(read_results(results))
     if kind == "curves":
-        svg = shot_curves(read_folds(results))
-    elif kind == "sensitivity":
+        return framed(shot_curves(read_folds(results)), name)
+    if kind == "sensitivity":
         value = json.loads((ROOT / "studies" / name / "sensitivity.json").read_text("utf-8"))
-        svg = sensitivity_map(Sensitivity.model_validate(value))
-    elif kind == "rates":
-        svg = rate_curves(lines, lines[0].result.seen)
-    else:
-        axis = "mean AUC on unseen generators"
-        svg = trade_off(lines, "auc", "unseen-mean", name, ALT[kind], axis)
-    return framed(svg, name)
+        return framed(sensitivity_map(Sensitivity.model_validate(value)), name)
+    lines = lines_of(read_results(results))
+    if not lines:
+        sys.exit(f"studies/{name} has results of folds alone, which make no drawing '{kind}'")
+    if kind == "rates":
+        return framed(rate_curves(lines, lines[0].result.seen), name)
+    axis = "mean AUC on unseen generators"
+    return framed(trade_off(lines, "auc", "unseen-mean", name, ALT[kind], axis), name)
 
 
 def framed(svg: str | None, name: str) -> str:

@@ -102,6 +102,41 @@ def test_figures_of_the_degraded_images_are_those_of_summarize() -> None:
     assert not [f for f in expected if "degradation" in f.slice]
 
 
+def test_fakes_of_a_held_out_generator_are_unseen_as_they_are_in_clean_figures() -> None:
+    rows = made(1, 1.5, "none").to_pylist()
+    for place, row in enumerate(rows):
+        row["generator"] = ("camera", "AB"[place // 2 % 2])[row["target"]]
+    roles = {"seen": ["a"], "source": ["b"], "unseen_generators": ["B"], "n_boot": 50}
+
+    def figures(gone: str | None = None) -> tuple[tuple[Figure, ...], tuple[Figure, ...]]:
+        for row in rows:
+            if row["domain"] == "a" and row["generator"] == gone:
+                row |= {"z": None, "error": "truncated"}
+        clean = pa.Table.from_pylist(rows, schema=SCORES_SCHEMA)
+        at = clean.schema.get_field_index("degradation")
+        field = clean.schema.field(at)
+        worn = clean.set_column(at, field, pa.array(["jpeg-75"] * len(rows)))
+        both = pa.concat_tables([clean, worn])
+        return summarize(clean, PLAIN, **roles), summarize_degraded(both, PLAIN, **roles)  # type: ignore[arg-type]
+
+    expected, found = figures()
+    sizes = {}
+    for figure in expected:
+        wanted = ("accuracy", "balanced_accuracy", "auc", "unreadable")
+        if "group" in figure.slice and figure.metric in wanted:
+            same = of(found, figure.metric, group=figure.slice["group"])
+            assert same.value == pytest.approx(figure.value)
+            assert same.n == figure.n
+            if figure.low is not None:
+                assert (same.low, same.high) == pytest.approx((figure.low, figure.high))
+            sizes[figure.slice["group"]] = figure.n
+    assert sizes == {"seen": 30, "source": 30, "unseen-mean": 100}  # 20 reals count on both sides
+    expected, found = figures(gone="B")
+    assert of(found, "auc", group="unseen-mean").value is None
+    assert of(found, "unreadable", group="unseen-mean").value == 10
+    assert of(found, "unreadable", group="seen").value == 0
+
+
 def test_pairs_make_the_interval_of_a_loss_narrow() -> None:
     clean = made(1, 2.0, "none")
     z = np.array(clean["z"].to_pylist()) + np.random.default_rng(5).normal(0, 0.05, clean.num_rows)

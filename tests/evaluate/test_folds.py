@@ -204,6 +204,35 @@ def test_folds_that_do_not_fit_are_refused() -> None:
         across_folds(folds | {"x": FoldScores(({"domain": "d"},), {"BL": [table()]})}, "BL")
 
 
+def test_what_one_recipe_could_not_score_leaves_its_fold_undefined() -> None:
+    def without(**gone: str) -> pa.Table:
+        rows = table().to_pylist()
+        for row in rows:
+            if all(row[name] == value for name, value in gone.items()):
+                row |= {"z": None, "p_fake": None, "error": "too-small"}
+        return pa.Table.from_pylist(rows, schema=SCORES_SCHEMA)
+
+    figures = across_folds(three_folds(BL=[table()], TF=[without(domain="a")]), "BL", n_boot=20)
+    whole = across_folds(three_folds(BL=[table()], TF=[table()]), "BL", n_boot=20)
+    for metric in ("auc", "accuracy"):
+        for recipe in ("BL", "TF"):
+            gone = found(figures[recipe], metric, group=HELD_OUT, fold="without-a")
+            assert (gone.value, gone.low, gone.n) == (None, None, 0)
+            assert found(figures[recipe], metric, group=HELD_OUT).value is None
+            kept, same = (
+                found(each[recipe], metric, group=HELD_OUT, fold="without-b")
+                for each in (figures, whole)
+            )
+            assert kept.value == same.value is not None
+        test = found(figures["TF"], f"{metric}_gain_p", group=HELD_OUT, against="BL")
+        assert test.value is None
+    unit = {"domain": "a", "generator": "g1"}
+    held = {"f": FoldScores((unit,), {"BL": [without(generator="g1")]})}
+    assert found(across_folds(held, "BL")["BL"], "accuracy", group=HELD_OUT).value is None
+    nothing = across_folds(three_folds(BL=[without()]), "BL")["BL"]
+    assert found(nothing, "auc", group=HELD_OUT).value is None
+
+
 def test_photographs_of_two_sources_are_compared_without_their_fakes() -> None:
     scores = table()
     figures = photograph_figures(scores, n_boot=40)

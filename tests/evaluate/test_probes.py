@@ -90,6 +90,14 @@ def test_a_group_in_two_splits_lifts_shuffled_labels(plain: Manifest) -> None:
     assert area(made[-1].scores) == 1.0
 
 
+def test_a_store_that_is_still_empty_is_filled_with_the_test_images(plain: Manifest) -> None:
+    test = Manifest(plain.select(split="test", domain="one").table.slice(0, 8), plain.root)
+    train = Manifest(plain.select(split="train", domain="one").table.slice(0, 8), plain.root)
+    store = ImageStore()
+    run_probes(train, test, key=KEY, images=store)
+    assert len(store) == 8
+
+
 def test_scores_are_those_of_the_test_images_in_their_order(plain: Manifest) -> None:
     test = plain.select(split="test")
     for name, found in probe(plain).items():

@@ -165,3 +165,28 @@ def test_pages_quote_it(
     assert "old" not in text
     assert "| clean |" in text
     assert script.fill_page(page, check=False) == []
+
+
+def test_a_protocols_record_beside_results_is_no_result(
+    results: list[Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = _script()
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    folder = tmp_path / "studies" / "made-up"
+    (folder / "results").mkdir(parents=True)
+    (folder / "results" / "protocol.json").write_text("{}")
+    (folder / "study.yaml").write_text("recipes: [{name: BL}]\n")
+    page = tmp_path / "README.md"
+    page.write_text("<!-- degraded:made-up -->\nold\n<!-- /degraded -->\n")
+    monkeypatch.setattr(script, "shot_curves", lambda folds: f"<svg><title>{[*folds]}</title>")
+    for result in results:
+        write_result(folder / "results" / "to-x", result)
+    assert "['to-x']" in script.drawing(folder / "results", "curves", "made-up")
+    with pytest.raises(SystemExit, match="folds alone"):
+        script.drawing(folder / "results", "figure", "made-up")
+    assert script.fill_page(page, check=False) == ["README.md: degraded made-up"]
+    for result in results:
+        write_result(folder / "results", result)
+    assert script.drawing(folder / "results", "figure", "made-up").startswith("<svg")
+    assert script.fill_page(page, check=False) == ["README.md: degraded made-up"]
+    assert "| clean |" in page.read_text("utf-8")

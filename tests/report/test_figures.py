@@ -74,6 +74,16 @@ def test_the_sources_probabilities_are_spread_in_neither_half(study_folder: Path
             )
             counts.append(spread.p_fake.size)
     assert counts == [24, 48, 24, 24]
+    held = {"unseen_generators": ["sim-a-1"], "source": ["sim-b", "sim-c"]}  # half of the fakes
+    known, new = (
+        distributions.spread_of("BL", 0, scores, ["sim-a"], unseen=unseen, **held)
+        for unseen in (False, True)
+    )
+    assert np.bincount(known.targets).tolist() == [12, 6]
+    assert np.bincount(new.targets).tolist() == [12, 6]
+    generators = np.array(scores["generator"].to_pylist())
+    expected = np.array(scores["p_fake"].to_pylist())[generators == "sim-a-1"]
+    assert sorted(new.p_fake[new.targets == 1]) == sorted(expected)
 
 
 def test_steps_are_drawn_for_recipes_that_have_them(lines: list[Line]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from helpers.leaks import leaky
 from lydite.data.images import ImageStore
-from lydite.data.manifest import Manifest
+from lydite.data.manifest import Manifest, from_columns
 from lydite.errors import DataError, ResumeError
 from lydite.evaluate.score import read_scores
 from lydite.recipe import Progress, silent
@@ -85,7 +85,34 @@ def test_probes_are_made_once_for_the_same_images(format_leak: Manifest, tmp_pat
     assert len(list((tmp_path / "probes").glob("*.json"))) == 2
     assert probes_of(tmp_path, first.data, ["one"], []) == first
     assert probes_of(tmp_path, other.data, ["one"], []) is None
+    further = first.data | {"val": "0" * 64, "more": "1" * 64}  # no probe looks at those
+    assert probes_of(tmp_path, further, ["one"], []) == first
     assert probes_of(tmp_path / "nowhere", first.data, ["one"], []) is None
+
+
+def test_fakes_of_a_held_out_generator_are_unseen_to_probes_too(
+    format_leak: Manifest, tmp_path: Path
+) -> None:
+    columns = {name: list(format_leak.column(name)) for name in format_leak.table.column_names}
+    fakes = [place for place, label in enumerate(columns["label"]) if label == "fake"]
+    for place in fakes:
+        columns["generator"][place] = "AB"[place // 2 % 2]
+    from_columns(columns, format_leak.root).write(tmp_path / "m.parquet")
+    data = {"manifest": tmp_path / "m.parquet"}
+    plain = probed(study_of(format_leak, data=data), tmp_path)
+    held = probed(study_of(format_leak, data=data | {"unseen_generators": ["B"]}), tmp_path)
+    assert plain is not None and held is not None  # noqa: PT018
+    assert held.key != plain.key
+    sizes = {}
+    for name, made in (("plain", plain), ("held", held)):
+        figures = (p.figure("auc", group="seen") for p in made.probes)
+        sizes[name] = [None if f is None else f.n for f in figures]
+    assert sizes == {"plain": [100, 100, 100], "held": [75, 75, 100]}
+    unseen = held.probes[0].figure("auc", group="unseen-mean")
+    assert unseen is not None
+    assert unseen.n == 100 + 75
+    assert probes_of(tmp_path, held.data, ["one"], [], ["B"]) == held
+    assert probes_of(tmp_path, held.data, ["one"], []) is None
 
 
 def test_a_study_may_want_none(format_leak: Manifest, tmp_path: Path) -> None:

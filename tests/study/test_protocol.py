@@ -174,6 +174,14 @@ def test_one_fold_learns_what_is_given(kind: str, tmp_path: Path) -> None:
     assert fold.held == ({"domain": "horses"}, {"domain": "scenes"})
 
 
+def test_only_what_has_test_images_is_held_out(tmp_path: Path) -> None:
+    early = [row("early", label, "dalle3", "train") for label in ("real", "fake")]
+    (fold,) = expanded({"kind": "seen-unseen", "seen": ["faces"]}, tmp_path, *early).folds
+    assert fold.held == ({"domain": "horses"}, {"domain": "scenes"})
+    with pytest.raises(DataError, match=r"holds nothing out.*faces, horses, scenes.*`seen`"):
+        expanded({"kind": "seen-unseen", "seen": list(DOMAINS)}, tmp_path, *early)
+
+
 def test_domains_of_test_images_alone_are_asked_for(tmp_path: Path) -> None:
     further = [row("late", label, "dalle3", "test") for label in ("real", "fake")]
     with pytest.raises(DataError, match=r"late has no real image in its train.*`test_only`"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,17 @@ import yaml
 from lydite.cli import main
 from lydite.data.demo import DEMO_DOMAINS
 from lydite.errors import DataError, ResumeError
+from lydite.report.across import read_folds
+from lydite.report.overview import write_overview
 from lydite.report.pairs import pairs_map
-from lydite.report.protocol import fill_protocol, folds_of, held_out, protocol_text, train_by_test
+from lydite.report.protocol import (
+    fill_protocol,
+    folds_of,
+    held_out,
+    protocol_text,
+    record_of,
+    train_by_test,
+)
 from lydite.study.folds import run_folds
 from lydite.study.results import Result
 from lydite.study.run import StudyOptions
@@ -123,6 +133,32 @@ def test_a_page_is_filled_from_committed_results(done: Path, tmp_path: Path) -> 
 def test_report_keeps_to_the_folds_of_the_protocol(done: Path, tmp_path: Path) -> None:
     assert main(["report", str(done / "out"), "--no-images", "-o", str(tmp_path / "r.html")]) == 0
     assert "AUC on what each fold holds out" in (tmp_path / "r.html").read_text("utf-8")
+
+
+def test_probes_of_every_fold_are_in_the_json(
+    done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["study", str(done / "study.yaml"), "-o", str(done / "out"), "--device", "cpu"]
+    assert main([*words, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert list(made["probes"]) == list(made["folds"])
+    for probes in made["probes"].values():
+        assert [probe["name"] for probe in probes["probes"]][0] == "format-size"
+
+
+def test_the_record_of_other_folds_is_left_alone(done: Path, tmp_path: Path) -> None:
+    used = shutil.copytree(done / "out", tmp_path / "used")
+    (used / f"without-{LEARNED[0]}").rename(used / "by-hand")
+    page = tmp_path / "r.html"
+    assert main(["report", str(used), "--no-images", "-o", str(page)]) == 0
+    assert "what each fold holds out" not in page.read_text("utf-8")
+    folds = read_folds(done / "out")
+    assert record_of(done / "out", folds) is not None
+    other = folds | {name: [r.model_copy(update={"seen": ("x",)}) for r in found]
+                     for name, found in folds.items()}  # fmt: skip
+    assert record_of(done / "out", other) is None
+    path = write_overview(used, "t", {"by-hand": folds[f"without-{LEARNED[0]}"]}, page)
+    assert "what each fold holds out" not in path.read_text("utf-8")
 
 
 def test_other_folds_are_refused_in_the_same_folder(done: Path) -> None:

@@ -23,8 +23,9 @@ def degraded_text(figures: Sequence[Figure]) -> str:
     Args:
         figures: those of `summarize_degraded`.
     """
+    from lydite.evaluate.auc_gain import AUC_GAIN
     from lydite.evaluate.compare import FLIPPED, GAIN
-    from lydite.evaluate.degraded import AUC_GAIN, CLEAN, DEGRADATION, degradations_of
+    from lydite.evaluate.degraded import CLEAN, DEGRADATION, degradations_of
 
     found = {
         (f.metric, f.slice["group"], f.slice[DEGRADATION], f.slice.get("against")): f

@@ -37,19 +37,18 @@ def report(
     from lydite.report.across import read_folds
     from lydite.report.html import RESULTS, write_report
     from lydite.report.overview import write_overview
-    from lydite.report.protocol import folds_of
-    from lydite.study.together import read_together
+    from lydite.report.protocol import folds_of, record_of
 
     if not study.is_dir():
         raise DataError(f"{study} is not a study's folder. Make one with: lydite study STUDY.yaml")
     folds = {} if (study / RESULTS).is_dir() else read_folds(study)
-    record = read_together(study)
+    record = record_of(study, folds)
     if record is not None:
         folds = folds_of(record, study)
     if folds:
         for name in folds:
             write_report(study / name, images=not no_images)
-        path = write_overview(study, study.resolve().name, folds, out)
+        path = write_overview(study, study.resolve().name, folds, out, record)
     else:
         path = write_report(study, out, images=not no_images)
     size = path.stat().st_size

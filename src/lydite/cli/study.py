@@ -98,7 +98,7 @@ def _over_folds(spec: Study, options: StudyOptions, dry_run: bool, json: bool) -
     from lydite.report.across import across_table
     from lydite.report.html import write_report
     from lydite.report.overview import write_overview
-    from lydite.report.probes import spoken
+    from lydite.report.probes import probes_value, spoken
     from lydite.report.protocol import protocol_text
     from lydite.study.folds import plan_folds, run_folds, with_folds
     from lydite.study.together import read_together
@@ -118,11 +118,13 @@ def _over_folds(spec: Study, options: StudyOptions, dry_run: bool, json: bool) -
         return
     for name in folds:
         write_report(options.folder / name)
-    report = write_overview(options.folder, spec.title or spec.name, folds)
     record = read_together(options.folder) if spec.protocol else None
+    title = spec.title or spec.name
+    report = write_overview(options.folder, title, folds, record=record)
     text = protocol_text(record, folds) if record else across_table(folds, "seen")
     results = {name: [r.model_dump(mode="json") for r in found] for name, found in folds.items()}
     made: dict[str, Any] = {"folder": str(options.folder), "report": str(report), "folds": results}
+    made["probes"] = {n: probes_value(options.folder / n, found) for n, found in folds.items()}
     if record is not None:
         made["protocol"] = record.model_dump(mode="json")
     said = {name: spoken(options.folder / name, found) for name, found in folds.items()}

@@ -1,7 +1,8 @@
 """What degradations cost a detector: the same images as they are and degraded, on the same draws.
 
 Every figure is filed under {"degradation": name} beside the slices of `summarize`: each domain,
-the groups "seen" and "source", and "unseen-mean", the mean over the other domains.
+the groups "seen" and "source", and "unseen-mean", the mean over the other domains and the
+generators held out of learned ones.
 
 | metric | what |
 |---|---|
@@ -30,19 +31,20 @@ from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.errors import DataError
 from lydite.evaluate import kernels
+from lydite.evaluate.auc_gain import AUC_GAIN
 from lydite.evaluate.compare import FLIPPED, GAIN
 from lydite.evaluate.degrade import NONE, named
 from lydite.evaluate.intervals import N_BOOT, Interval, intervals, never_certain, strata_of
 from lydite.evaluate.kernels import Float64, Int64, Kernel
 from lydite.evaluate.score import Runtime, rescale, score_detector
 from lydite.evaluate.summary import UNREADABLE
+from lydite.evaluate.unseen import Mask, Names, held_fakes, members, places, unseen_units
 from lydite.recipe import Progress, silent
 
 #: figures of degraded images are filed under {DEGRADATION: name}
 DEGRADATION = "degradation"
 #: what degraded images are compared with: {"against": CLEAN}
 CLEAN = "clean"
-AUC_GAIN = "auc_gain"
 #: metrics of the degraded images, and the gain that each may be compared by
 _METRICS: dict[str, tuple[Kernel, str | None]] = {
     "accuracy": (kernels.accuracy, GAIN),
@@ -63,6 +65,7 @@ class Pairs:
         clean_p_fake: its probability.
         targets: 1 for fake.
         domain: where the image is from.
+        place: the same, held-out fakes apart.
         group: what it must be drawn together with.
     """
 
@@ -71,8 +74,9 @@ class Pairs:
     clean_z: Float64
     clean_p_fake: Float64
     targets: Int64
-    domain: NDArray[np.str_]
-    group: NDArray[np.str_]
+    domain: Names
+    place: Names
+    group: Names
 
     def take(self, keep: NDArray[np.bool_] | NDArray[np.intp]) -> Pairs:
         """Return some of the pairs."""
@@ -155,6 +159,7 @@ def summarize_degraded(
     *,
     seen: Sequence[str],
     source: Sequence[str] = (),
+    unseen_generators: Sequence[str] = (),
     split: str = "test",
     n_boot: int = N_BOOT,
     seed: int = 0,
@@ -166,6 +171,7 @@ def summarize_degraded(
         meaning: threshold and temperature to decide by; None takes the column `p_fake`.
         seen: domains that the detector was trained on.
         source: domains that it was trained on before those; neither seen nor unseen.
+        unseen_generators: generators whose fakes it did not learn in these domains either.
         split: which rows count.
         n_boot: bootstrap replicates; intervals are over groups, see `intervals`.
         seed: equal seeds give equal intervals.
@@ -189,63 +195,102 @@ def summarize_degraded(
         rows = of_degradation(table, name)
         if rows["sha256"] != clean["sha256"] or rows["path"] != clean["path"]:
             raise DataError(f"Other images were scored after {name} than as they are.")
-        domains = np.array(rows["domain"].to_pylist(), dtype=np.str_)
         failed = np.array(rows["z"].is_null().to_pylist(), dtype=bool)
         usable = ~failed & np.array(clean["z"].is_valid().to_pylist(), dtype=bool)
-        pairs = _pairs(rows, clean).take(usable)
-        for where, chosen in _slices(domains, seen, source):
-            mean_over = np.unique(domains[chosen]) if where.get("group") == "unseen-mean" else None
-            found = _measure(pairs.take(chosen[usable]), mean_over, n_boot, seed)
-            filed = where | {"split": split, DEGRADATION: name}
+        pairs = _pairs(rows, clean, unseen_generators).take(usable)
+        for each in _slices(rows, seen, source, unseen_generators):
+            found = _measure(pairs, each, usable, n_boot, seed)
+            filed = each.where | {"split": split, DEGRADATION: name}
             figures += _figures(found, filed)
+            chosen = np.any(each.masks, axis=0)
             count, lost = int(chosen.sum()), float(failed[chosen].sum())
             figures.append(Figure(metric=UNREADABLE, value=lost, n=count, slice=filed))
     return tuple(figures)
 
 
+@dataclass(frozen=True)
+class _Slice:
+    """What figures are filed under, and the images that they are of.
+
+    Attributes:
+        where: the slice.
+        masks: (N,) each; a figure is the mean over these.
+        needed: (N,) each; a mask without one usable image leaves the figure undefined.
+        mean: it is a mean over units that are unseen.
+    """
+
+    where: dict[str, str]
+    masks: list[Mask]
+    needed: list[Mask]
+    mean: bool = False
+
+
 def _slices(
-    domains: NDArray[np.str_], seen: Sequence[str], source: Sequence[str]
-) -> list[tuple[dict[str, str], NDArray[np.bool_]]]:
+    rows: pa.Table, seen: Sequence[str], source: Sequence[str], unseen_generators: Sequence[str]
+) -> list[_Slice]:
     """Return every slice that has images, and which they are."""
-    known, before = (np.isin(domains, list(names)) for names in (seen, source))
-    groups = {"seen": known, "source": before, "unseen-mean": ~(known | before)}
-    found = [({"domain": str(name)}, domains == name) for name in np.unique(domains)]
-    found += [({"group": name}, chosen) for name, chosen in groups.items() if chosen.any()]
+    domain, generator, targets, held = _columns(rows, unseen_generators)
+    single: list[tuple[dict[str, str], Mask]] = [
+        ({"domain": str(name)}, domain == name) for name in np.unique(domain)
+    ]
+    for group, names in (("seen", seen), ("source", source)):
+        single.append(({"group": group}, np.isin(domain, list(names)) & ~held))
+    found = [_Slice(where, [mask], [mask]) for where, mask in single if mask.any()]
+    units = unseen_units(rows, known=[*seen, *source], unseen_generators=unseen_generators)
+    if units:
+        masks = [members(unit, domain, generator, targets) for unit in units]
+        # the reals of a learned domain say nothing of the generator that was held out of it
+        needed = [
+            mask & held if "generator" in unit else mask
+            for unit, mask in zip(units, masks, strict=True)
+        ]
+        found.append(_Slice({"group": "unseen-mean"}, masks, needed, mean=True))
     return found
 
 
-def _pairs(rows: pa.Table, clean: pa.Table) -> Pairs:
+def _columns(rows: pa.Table, unseen_generators: Sequence[str]) -> tuple[Names, Names, Int64, Mask]:
+    """Return domain, generator, target, and whether it is a fake held out, all (N,)."""
+    domain, generator = (
+        np.array(rows[name].to_pylist(), dtype=np.str_) for name in ("domain", "generator")
+    )
+    targets = rows["target"].to_numpy().astype(np.int64)
+    return domain, generator, targets, held_fakes(targets, generator, unseen_generators)
+
+
+def _pairs(rows: pa.Table, clean: pa.Table, unseen_generators: Sequence[str]) -> Pairs:
     """Return two tables of the same images, in the same order, as arrays."""
 
     def numbers(table: pa.Table, name: str) -> Float64:
         return np.asarray(table[name].to_numpy(), dtype=np.float64)
 
+    domain, generator, targets, held = _columns(rows, unseen_generators)
     return Pairs(
         numbers(rows, "z"),
         numbers(rows, "p_fake"),
         numbers(clean, "z"),
         numbers(clean, "p_fake"),
-        rows["target"].to_numpy().astype(np.int64),
-        np.array(rows["domain"].to_pylist(), dtype=np.str_),
+        targets,
+        domain,
+        np.array(places(domain, generator, held), dtype=np.str_),
         np.array(rows["group"].to_pylist(), dtype=np.str_),
     )
 
 
 def _measure(
-    pairs: Pairs, mean_over: NDArray[np.str_] | None, n_boot: int, seed: int
+    pairs: Pairs, part: _Slice, usable: Mask, n_boot: int, seed: int
 ) -> dict[str, Interval]:
-    """Return every metric of pairs taken together, or its mean over domains."""
-    count = pairs.z.size
-    wanted = [np.ones(count, dtype=bool)]
-    if mean_over is not None:
-        wanted = [pairs.domain == name for name in mean_over]
-    if not all(chosen.any() for chosen in wanted):
-        # a domain without one usable image leaves the mean undefined, not flattered
+    """Return every metric of a slice; `pairs` are the usable ones of the images it is about."""
+    masks, needed = ([mask[usable] for mask in of] for of in (part.masks, part.needed))
+    inside = np.any(masks, axis=0)
+    pairs = pairs.take(inside)
+    if not all(mask.any() for mask in needed):
+        # a unit without one usable image leaves the mean undefined, not flattered
         names = [*_METRICS, *_AGAINST]
-        return {name: Interval(None, None, None, count) for name in names}
-    strata = strata_of(pairs.targets, pairs.domain.tolist())
+        return {name: Interval(None, None, None, pairs.z.size) for name in names}
+    strata = strata_of(pairs.targets, (pairs.place if part.mean else pairs.domain).tolist())
+    wanted = [mask[inside] for mask in masks]
     found = intervals(_replicate(pairs, wanted), strata, pairs.group, n_boot=n_boot, seed=seed)
-    if mean_over is None:
+    if not part.mean:
         found["accuracy"] = never_certain(found["accuracy"], pairs.group)
     return found
 
@@ -257,7 +302,7 @@ def _replicate(
     parts = [(pairs.take(chosen), np.flatnonzero(chosen)) for chosen in wanted]
 
     def replicate(weights: Float64) -> dict[str, Float64]:
-        each = [part.measure(weights[:, places]) for part, places in parts]
+        each = [part.measure(weights[:, at]) for part, at in parts]
         return {name: np.mean([found[name] for found in each], axis=0) for name in each[0]}
 
     return replicate

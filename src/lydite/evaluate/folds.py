@@ -28,7 +28,7 @@ from lydite.evaluate.kernels import (
     auc,
     balanced_accuracy,
 )
-from lydite.evaluate.unseen import Names, held_fakes, members, places
+from lydite.evaluate.unseen import Mask, Names, held_fakes, members, places
 
 #: figures over folds are filed under {"group": HELD_OUT}, of one fold {"group": ..., "fold": f}
 HELD_OUT = "held-out"
@@ -65,7 +65,8 @@ class _Images:
         targets: (N,) 1 for fake.
         strata: (N,) within which groups are drawn.
         group: (N,) what an image is drawn together with.
-        units: by fold, the places of the images of each thing that it holds out.
+        units: by fold, the places of the images of each thing that it holds out; none where no
+            image, or no fake of a generator, is left.
         scored: by fold and recipe, (z, p_fake) of each seed, all (N,).
     """
 
@@ -98,7 +99,8 @@ def across_folds(
 
     A recipe of several seeds counts with the mean over them. Beside `METRICS`, every recipe but the
     reference has its gain over that one with the paired interval, and the gain's `p_value`. Images
-    that one detector could not score are left out for all.
+    that one detector could not score are left out for all; where that leaves nothing of something
+    that a fold holds out, the fold's figures and the means over folds are undefined.
 
     Args:
         folds: by name; each with the same recipes and test images.
@@ -108,8 +110,8 @@ def across_folds(
         seed: equal seeds give equal intervals.
 
     Raises:
-        DataError: folds were scored on different images, or have other recipes, or nothing was
-            measured of what one holds out.
+        DataError: folds were scored on different images, or have other recipes, or there are no
+            test images of what one holds out.
     """
     images = _images(folds, split)
     recipes = list(next(iter(folds.values())).scores)
@@ -130,7 +132,11 @@ def across_folds(
                 found[gain_of(metric), recipe, fold] = found[metric, recipe, fold] - base
         return found
 
-    drawn = replicates(replicate, images.strata, images.group, n_boot=n_boot, seed=seed)
+    if images.targets.size:
+        drawn = replicates(replicate, images.strata, images.group, n_boot=n_boot, seed=seed)
+    else:
+        nothing = np.empty(0)
+        drawn = {key: (float("nan"), nothing) for key in replicate(np.ones((1, 0)))}
     counts = {fold: np.unique(np.concatenate(at)).size for fold, at in images.units.items()}
     everything = [places for at in images.units.values() for places in at]
     counts[_MEAN] = np.unique(np.concatenate(everything)).size
@@ -165,6 +171,8 @@ def p_value(drawn: Float64) -> float | None:
 
 def _value(images: _Images, metric: str, fold: str, recipe: str, weights: Float64) -> Float64:
     """Return a recipe's metric in a fold, (B,): the mean over seeds and what is held out."""
+    if not all(at.size for at in images.units[fold]):
+        return np.full(len(weights), np.nan)
     ranked = metric == "auc"
     return np.asarray(
         np.mean(
@@ -184,16 +192,22 @@ def _images(folds: Mapping[str, FoldScores], split: str) -> _Images:
     first = next(iter(tables.values()))[0]
     every = [table for found in tables.values() for table in found]
     kept = np.all([table["z"].is_valid().to_numpy() for table in every], axis=0)
-    rows = first.filter(pa.array(kept))
-    targets = rows["target"].to_numpy().astype(np.int64)
+    targets = first["target"].to_numpy().astype(np.int64)
     domain, generator, group = (
-        np.array(rows[name].to_pylist(), dtype=np.str_) for name in ("domain", "generator", "group")
+        np.array(first[name].to_pylist(), dtype=np.str_)
+        for name in ("domain", "generator", "group")
     )
     units = {}
     for name, fold in folds.items():
-        units[name] = [np.flatnonzero(members(u, domain, generator, targets)) for u in fold.held]
-        if not all(at.size for at in units[name]) or not fold.held:
+        there = [members(u, domain, generator, targets) for u in fold.held]
+        if not there or not all(mask.any() for mask in there):
             raise DataError(f"Fold {name}: nothing was measured of what it holds out.")
+        units[name] = [
+            _left(unit, mask[kept], targets[kept])
+            for unit, mask in zip(fold.held, there, strict=True)
+        ]
+    targets, group = targets[kept], group[kept]
+    domain, generator = domain[kept], generator[kept]
     apart = [u["generator"] for fold in folds.values() for u in fold.held if "generator" in u]
     held = held_fakes(targets, generator, apart)
     scored = {
@@ -208,6 +222,13 @@ def _images(folds: Mapping[str, FoldScores], split: str) -> _Images:
     }
     strata = strata_of(targets, places(domain, generator, held))
     return _Images(targets, strata, group, units, scored)
+
+
+def _left(unit: Mapping[str, str], mask: Mask, targets: Int64) -> NDArray[np.intp]:
+    """Return the places of a unit's images; none where a generator's fakes are gone."""
+    if "generator" in unit and not (mask & (targets == 1)).any():
+        return np.empty(0, dtype=np.intp)
+    return np.flatnonzero(mask)
 
 
 def _tables(folds: Mapping[str, FoldScores], split: str) -> dict[tuple[str, str], list[pa.Table]]:

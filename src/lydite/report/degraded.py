@@ -10,8 +10,9 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 
 from lydite.card import Figure
+from lydite.evaluate.auc_gain import AUC_GAIN
 from lydite.evaluate.compare import FLIPPED, GAIN
-from lydite.evaluate.degraded import AUC_GAIN, CLEAN, DEGRADATION, degradations_of
+from lydite.evaluate.degraded import CLEAN, DEGRADATION, degradations_of
 from lydite.evaluate.summary import UNREADABLE
 from lydite.report.svg import COLORS, draw
 from lydite.report.view import Line

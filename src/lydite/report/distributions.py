@@ -14,6 +14,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from lydite.evaluate.unseen import held_fakes, members, unseen_units
 from lydite.report.svg import COLORS, MARKERS, SERIES, draw
 
 BINS = 20
@@ -47,21 +48,27 @@ def spread_of(
     *,
     unseen: bool,
     source: Sequence[str] = (),
+    unseen_generators: Sequence[str] = (),
 ) -> Spread:
-    """Return the probabilities of a detector's test scores on seen or unseen domains.
+    """Return the probabilities of a detector's test scores on seen or unseen images.
 
-    Those of the source, which were learned before, are neither.
+    Domains of the source, which were learned before, are neither. Fakes of generators that were
+    held out are unseen, beside the real images of their domain.
     """
-    known = [*seen, *source] if unseen else list(seen)
-    inside = pc.is_in(scores["domain"], pa.array(known, pa.string()))
-    where = pc.and_(pc.invert(inside) if unseen else inside, pc.is_valid(scores["p_fake"]))
-    kept = scores.filter(pc.and_(where, pc.equal(scores["split"], "test")))
-    return Spread(
-        name,
-        color,
-        kept["p_fake"].to_numpy().astype(np.float64),
-        kept["target"].to_numpy().astype(np.int64),
+    usable = pc.and_(pc.is_valid(scores["p_fake"]), pc.equal(scores["split"], "test"))
+    rows = scores.filter(usable)
+    domain, generator = (
+        np.array(rows[column].to_pylist(), dtype=np.str_) for column in ("domain", "generator")
     )
+    targets = rows["target"].to_numpy().astype(np.int64)
+    kept = np.isin(domain, list(seen)) & ~held_fakes(targets, generator, unseen_generators)
+    if unseen:
+        known = [*seen, *source]
+        units = unseen_units(rows, known=known, unseen_generators=unseen_generators)
+        kept = np.zeros(targets.size, dtype=bool)
+        for unit in units:
+            kept |= members(unit, domain, generator, targets)
+    return Spread(name, color, rows["p_fake"].to_numpy().astype(np.float64)[kept], targets[kept])
 
 
 def histograms(seen: Sequence[Spread], unseen: Sequence[Spread]) -> str:

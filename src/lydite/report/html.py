@@ -184,7 +184,13 @@ def _spreads(
     known, new = (
         [
             distributions.spread_of(
-                x.name, x.color, scores[x.name], seen, unseen=unseen, source=source
+                x.name,
+                x.color,
+                scores[x.name],
+                seen,
+                unseen=unseen,
+                source=source,
+                unseen_generators=x.result.unseen_generators,
             )
             for x in scored
         ]

@@ -17,7 +17,7 @@ from lydite.report.pairs import pairs_map
 from lydite.report.protocol import sections
 from lydite.report.shots import shot_curves
 from lydite.study.results import Result
-from lydite.study.together import read_together
+from lydite.study.together import Together
 
 _SPREAD = "on test images; the mean and standard deviation over seeds, or the 95 % interval of one"
 
@@ -27,20 +27,20 @@ def write_overview(
     title: str,
     folds: Mapping[str, Sequence[Result]],
     out: Path | None = None,
+    record: Together | None = None,
 ) -> Path:
     """Write the page into the folder of all folds and return its file.
 
     Args:
-        folder: with a folder for each fold; of a protocol with the record of what they say
-            together, whose tables come first.
+        folder: with a folder for each fold.
         title: of the page.
         folds: results by fold.
         out: the file to write; report.html in the folder unless given.
+        record: of a protocol, what its folds say together; its tables come first.
 
     Raises:
         FileError: the file cannot be written.
     """
-    record = read_together(folder)
     views = []
     if record is not None:
         views = [vars(section) for section in sections(record, folds)]

@@ -71,7 +71,8 @@ def find_probes(folder: Path, lines: Sequence[Line]) -> Probes | None:
         DataError: a document of probes is not valid.
     """
     result = lines[0].result
-    return probes_of(folder, result.data, result.seen, result.source)
+    held = result.unseen_generators
+    return probes_of(folder, result.data, result.seen, result.source, held)
 
 
 def speaks(probe: ProbeFigures) -> bool:

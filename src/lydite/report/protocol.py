@@ -14,9 +14,9 @@ from lydite.report.across import cell_of, read_folds
 from lydite.report.markdown import fill_place
 from lydite.report.view import SPLIT
 from lydite.study.protocol import TURNS
-from lydite.study.results import Result
+from lydite.study.results import TOGETHER_FILE, Result
 from lydite.study.spec import Fold
-from lydite.study.together import TOGETHER_FILE, RecipeTogether, Together, read_together
+from lydite.study.together import RecipeTogether, Together, read_together
 
 #: metrics that tables of what is held out are made of, and how they are called
 METRICS = {"auc": "AUC", "accuracy": "Accuracy"}
@@ -167,6 +167,27 @@ def ordered(record: Together, order: Sequence[str]) -> Together:
         return place.get(recipe.recipe, len(place))
 
     return record.model_copy(update={"recipes": tuple(sorted(record.recipes, key=rank))})
+
+
+def record_of(folder: Path, folds: Folds) -> Together | None:
+    """Return the record in a folder if it is of these folds, else None.
+
+    A folder that was used again has folds of other names, or that learned something else.
+
+    Args:
+        folder: of all folds.
+        folds: results by fold.
+
+    Raises:
+        DataError: the file is no such record, or a newer one.
+    """
+    record = read_together(folder)
+    if record is None:
+        return None
+    for fold in record.folds:
+        if any(result.seen != fold.seen for result in folds.get(fold.name, ())):
+            return None
+    return record if all(folds.get(fold.name) for fold in record.folds) else None
 
 
 def folds_of(record: Together, folder: Path) -> dict[str, list[Result]]:

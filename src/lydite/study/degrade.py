@@ -71,12 +71,19 @@ def degraded_figures(
     *,
     seen: Sequence[str],
     source: Sequence[str],
+    unseen_generators: Sequence[str],
 ) -> tuple[Figure, ...]:
     """Return what each degradation costs a detector; nothing where none was asked for."""
     if not degraded.num_rows:
         return ()
     scores = pa.concat_tables([clean.replace_schema_metadata(None), degraded])
-    return summarize_degraded(scores, detector.card.score, seen=seen, source=source)
+    return summarize_degraded(
+        scores,
+        detector.card.score,
+        seen=seen,
+        source=source,
+        unseen_generators=unseen_generators,
+    )
 
 
 def _kept(path: Path, mark: dict[str, str]) -> pa.Table:

@@ -2,7 +2,7 @@
 
 | kind | a fold for | learns | is measured on |
 |---|---|---|---|
-| seen-unseen, real-against-real | all | `seen` | every other domain |
+| seen-unseen, real-against-real | all | `seen` | every other domain with test images |
 | leave-one-domain-out | each domain | the other domains | that domain |
 | leave-one-generator-out | each generator | all but its fakes | its fakes |
 | leave-one-family-out | each family | all but its generators' fakes | likewise |
@@ -64,6 +64,7 @@ class _Images:
         self.labels, self.source = data.labels, data.source
         self.rows = [row for row in rows if row[0] not in data.exclude]
         self.domains = sorted({row[0] for row in self.rows})
+        self.tested = sorted({row[0] for row in self.rows if row[3] == "test"})
         self.fakes = {(d, g, s) for d, g, label, s, _ in self.rows if label == data.labels[1]}
         self.there = {(d, label, s) for d, _, label, s, _ in self.rows}
 
@@ -129,7 +130,14 @@ def _folds(protocol: Protocol, images: _Images) -> list[Fold]:
         images.require("seen", protocol.seen)
         images.require("test_only", protocol.test_only)
         known = {*protocol.seen, *images.source}
-        return [_fold(protocol.kind, protocol.seen, [d for d in images.domains if d not in known])]
+        held = [d for d in images.tested if d not in known]
+        if not held:
+            raise DataError(
+                f"{protocol.kind} holds nothing out: every domain with test images is learned, in "
+                f"`seen` or as `source`. Test images are of: {', '.join(images.tested) or 'none'}. "
+                "Leave one of these out of `seen`."
+            )
+        return [_fold(protocol.kind, protocol.seen, held)]
     domains = images.ranged(protocol)
     if protocol.kind == "pairwise":
         _require_two(protocol, "domains", domains)

@@ -227,13 +227,7 @@ def _result(
         figures += auc_gains(item.scores, other.scores, name=name, **roles)
     if packed is not None:
         figures += _with_pack(item, packed, roles)
-    figures += degraded_figures(
-        item.detector,
-        item.scores,
-        item.degraded,
-        seen=study.data.seen,
-        source=study.data.source,
-    )
+    figures += degraded_figures(item.detector, item.scores, item.degraded, **roles)
     is_reference = made.recipe.name == study.reference_name
     return Result(
         study=study.name,

@@ -75,6 +75,7 @@ class Probes(Frozen):
         labels: of the task, the positive one last.
         seen: domains that were learned from.
         source: domains that starting detectors had learned before.
+        unseen_generators: generators whose fakes were held out of all of these.
         seconds: that all of it took.
         probes: in the order of tables.
     """
@@ -90,6 +91,7 @@ class Probes(Frozen):
     labels: tuple[str, str]
     seen: tuple[str, ...]
     source: tuple[str, ...] = ()
+    unseen_generators: tuple[str, ...] = ()
     seconds: float
     probes: tuple[ProbeFigures, ...]
 
@@ -139,7 +141,12 @@ def probe_study(
         if probe.scores is not None:
             write_scores(path.with_name(f"{path.stem}-{probe.name}.parquet"), probe.scores)
             figures = summarize(
-                probe.scores, seen=study.data.seen, source=study.data.source, n_boot=N_BOOT
+                probe.scores,
+                seen=study.data.seen,
+                source=study.data.source,
+                # labels drawn at random have nothing to do with what made an image
+                unseen_generators=() if probe.name == SHUFFLED else study.data.unseen_generators,
+                n_boot=N_BOOT,
             )
         if probe.name == SHUFFLED:  # what made an image says nothing of a label drawn at random
             figures = tuple(f for f in figures if "generator" not in f.slice)
@@ -156,6 +163,7 @@ def probe_study(
         labels=study.data.labels,
         seen=study.data.seen,
         source=study.data.source,
+        unseen_generators=study.data.unseen_generators,
         seconds=round(time.monotonic() - began, 2),
         probes=tuple(found),
     )
@@ -187,7 +195,11 @@ def read_probes(path: Path) -> Probes:
 
 
 def probes_of(
-    folder: Path, data: Mapping[str, str], seen: Sequence[str], source: Sequence[str]
+    folder: Path,
+    data: Mapping[str, str],
+    seen: Sequence[str],
+    source: Sequence[str],
+    unseen_generators: Sequence[str] = (),
 ) -> Probes | None:
     """Return the newest probes of the images that results were measured on, or None.
 
@@ -196,31 +208,39 @@ def probes_of(
         data: digests by role, as the results have them.
         seen: domains that were learned from.
         source: domains that were learned before.
+        unseen_generators: generators whose fakes were held out of these.
 
     Raises:
         DataError: a document is not valid.
     """
+    roles = (tuple(seen), tuple(source), tuple(unseen_generators))
     found = [
         probes
         for path in sorted((folder / FOLDER).glob("probes-*.json"))
-        if (probes := read_probes(path)).data == data
-        and (probes.seen, probes.source) == (tuple(seen), tuple(source))
+        if _asked((probes := read_probes(path)).data) == _asked(data)
+        and (probes.seen, probes.source, probes.unseen_generators) == roles
     ]
     return max(found, key=lambda probes: probes.created, default=None)
 
 
 def _key(study: Study, data: Mapping[str, str], seed: int, version: int) -> str:
     """Return the digest of everything that the probes depend on."""
-    return digest(
-        {
-            "version": version,
-            "data": {role: data[role] for role in ("train", "test")},
-            "seen": list(study.data.seen),
-            "source": list(study.data.source),
-            "labels": list(study.data.labels),
-            "seed": seed,
-        }
-    )
+    value = {
+        "version": version,
+        "data": _asked(data),
+        "seen": list(study.data.seen),
+        "source": list(study.data.source),
+        "labels": list(study.data.labels),
+        "seed": seed,
+    }
+    if study.data.unseen_generators:  # keys of studies without them stay as they were
+        value["unseen_generators"] = list(study.data.unseen_generators)
+    return digest(value)
+
+
+def _asked(data: Mapping[str, str]) -> dict[str, str]:
+    """Return the digests of the images that probes look at."""
+    return {role: data[role] for role in ("train", "test") if role in data}
 
 
 def _sklearn_version() -> str:

@@ -17,6 +17,8 @@ from lydite.errors import DataError
 from lydite.files import read_json, write_json
 
 RESULT_VERSION = 1
+#: the record of what a protocol's folds say together, which may lie beside results
+TOGETHER_FILE = "protocol.json"
 
 
 class Cost(Frozen):
@@ -145,13 +147,15 @@ def write_result(folder: Path, result: Result) -> Path:
 
 
 def read_results(folder: Path) -> list[Result]:
-    """Return every result in a folder, sorted by file name.
+    """Return every result in a folder, sorted by file name; a protocol's record is none.
 
     Raises:
         DataError: a file is not a result, or a newer one.
     """
     results = []
     for path in sorted(folder.glob("*.json")):
+        if path.name == TOGETHER_FILE:
+            continue
         try:
             results.append(Result.model_validate(read_json(path)))
         except ValidationError as error:

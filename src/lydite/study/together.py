@@ -17,10 +17,9 @@ from lydite.evaluate.folds import FoldScores, across_folds
 from lydite.evaluate.score import read_scores
 from lydite.files import read_json, write_json
 from lydite.study.protocol import Protocol
-from lydite.study.results import Result
+from lydite.study.results import TOGETHER_FILE, Result
 from lydite.study.spec import Fold, Study
 
-TOGETHER_FILE = "protocol.json"
 TOGETHER_VERSION = 1
 
 

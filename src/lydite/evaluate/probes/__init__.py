@@ -94,10 +94,12 @@ def run_probes(
         One entry a probe, in the order of `PROBES`. The scores of `shuffled-labels` are filed
         under the labels that it was asked for, not the true ones.
     """
+    if images is None:  # a store that is still empty is one to fill
+        images = ImageStore(0)
     known_rows = _some(train, seed)
     rows = list(test.rows())
     known = look_at(known_rows, ImageStore(0), progress, "training images")
-    new = look_at(rows, images or ImageStore(0), progress, "test images")
+    new = look_at(rows, images, progress, "test images")
     others = shuffled([*known_rows, *rows], labels, seed)
     found = []
     with threadpool_limits(1):
