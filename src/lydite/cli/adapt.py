@@ -33,9 +33,9 @@ def adapt(
     name: str | None = None,
     adapter: str = "separable",
     place: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = ("0", "1"),
-    also: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="--no-also")] = (
-        "head",
-    ),
+    also: Annotated[
+        tuple[str, ...] | None, Parameter(consume_multiple=True, negative="--no-also")
+    ] = None,
     shots: int | None = None,
     replay: int | None = None,
     replay_only: str = "real",
