@@ -13,7 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lydite.card import Architecture, Card, Preprocess, load_card, parse_card
+from lydite.card import (
+    Architecture,
+    Card,
+    ConformalBand,
+    Preprocess,
+    ScoreMeaning,
+    load_card,
+    parse_card,
+)
 from lydite.detector import Detector
 from lydite.edits import KeepChannels
 from lydite.errors import CardError, LyditeError
@@ -255,3 +263,11 @@ def test_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> No
 def test_sizes_must_agree() -> None:
     with pytest.raises(ValueError, match="64 px"):
         Detector.start(TINY, Preprocess(size=96))
+
+
+def test_a_card_that_says_less_goes_back_to_the_lower_version() -> None:
+    detector = Detector.start(Architecture(network="lydite-small"))
+    promise = ConformalBand(alpha=0.05, low=-1.0, high=1.0, n_real=40, n_fake=40)
+    promised = detector.evolve(score=ScoreMeaning(conformal=promise))
+    assert promised.card.version == 4
+    assert promised.evolve(score=ScoreMeaning()).card.version == detector.card.version < 4

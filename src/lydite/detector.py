@@ -73,7 +73,9 @@ class Detector:
 
     def evolve(self, *, network: Network | None = None, **changes: Any) -> Detector:
         """Return this detector with a new network or card fields; exported files are dropped."""
-        card = Card.model_validate(self.card.model_dump() | {"files": {}} | changes)
+        # the version is the lowest that can say what the new card says
+        kept = self.card.model_dump(exclude={"version"})
+        card = Card.model_validate(kept | {"files": {}} | changes)
         return Detector(card, network or self.network)
 
     def save(self, folder: Path) -> Detector:

@@ -157,3 +157,13 @@ def test_safe_names_are_short_and_different() -> None:
     assert len({name.casefold() for name in names}) == len(NAMES)
     assert max(len(name.encode()) for name in names) < 200
     assert safe_name(7, "../../etc/passwd") == "007-passwd"
+
+
+def test_the_folder_that_one_is_in_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (Path(), tmp_path):
+        with pytest.raises(FileError, match="folder that you are in"), new_folder(name):
+            pytest.fail("no work may begin")
+    assert list(tmp_path.iterdir()) == []

@@ -477,3 +477,8 @@ def test_recipes_know_the_step() -> None:
     assert (Qat().steps, Qat().lr) == (200, 1e-4)
     with pytest.raises(ConfigError, match="`observe`"):
         parse_step({"qat": {"observe": 2}})
+
+
+def test_only_a_rounded_result_keeps_its_parents_threshold() -> None:
+    assert Qat().copies
+    assert not Qat(result="float32").copies

@@ -215,8 +215,19 @@ def test_shares_of_absent_domains_change_nothing_and_classes_stay_equal() -> Non
         ({"domain_shares": {"a": 0.5, "b": 0.5}}, "leave something to other domains; they add up"),
         ({"domain_shares": {"a": 0.5}, "balance": "none"}, "needs `balance: class` or `pairs`"),
         ({"domain_shares": {"a": 20}}, "less than 1"),
+        ({"domain_shares": {"a": 0.0001}}, "greater than or equal to 0.001"),
     ],
 )
 def test_impossible_shares_are_refused(options: dict[str, object], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         TrainSettings.model_validate(options)
+
+
+def test_no_domain_is_starved_however_small_its_share() -> None:
+    sources = {f"s{number:02d}": 3 for number in range(13)}
+    small = {name: 0.2 / 13 for name in sources}
+    for count, shares in (({"new": 8} | sources, small), ({"new": 8, "old": 3}, {"old": 0.004})):
+        batches = make(unlike(count), domain_shares=shares)
+        drawn = Counter(batches.row_at(position).domain for position in range(0, 20_000, 2))
+        for name, share in shares.items():
+            assert drawn[name] == pytest.approx(10_000 * share, rel=0.1)

@@ -157,7 +157,7 @@ def _print_line(entry: dict[str, Any]) -> None:
     name = printable(entry["source"])
     if entry["error"]:
         emit(None, False, f"{'error':<6}     -  {name}")
-        sys.stderr.write(f"{printable(entry['error']['message'])}\n")
+        sys.stderr.write(f"{name}: {printable(entry['error']['message'])}\n")
     else:
         picture = entry["picture"]
         emit(None, False, f"{entry['verdict']:<6} {entry['p_fake']:5.3f}  {name}  {picture}")

@@ -35,6 +35,9 @@ def new_folder(out: Path) -> Iterator[Path]:
         FileError: something is at `out`, now or at the end, or it cannot be written.
     """
     require_free(out)
+    if out.exists() and out.samefile(Path.cwd()):
+        # a folder is put in place whole, and whoever stands in the old one would not see it
+        raise FileError("The folder that you are in cannot be written whole. Name another (--out).")
     with publish_folder(out) as temporary:
         yield temporary
         require_free(out)

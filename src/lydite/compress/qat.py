@@ -60,7 +60,7 @@ class Qat(Step, TrainSettings):
 
     kind: ClassVar[str] = "qat"
     version: ClassVar[int] = 2
-    copies: ClassVar[bool] = True
+
     quiet: ClassVar[frozenset[str]] = NEWER | {"result"}
 
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 200
@@ -71,6 +71,11 @@ class Qat(Step, TrainSettings):
     float_input: bool = True
     observe: Fraction = 0.5
     result: Literal["int8", "float32"] = "int8"
+
+    @property
+    def copies(self) -> bool:  # type: ignore[override]
+        """Whether the result is a rounded copy; what stays in float has learned on."""
+        return self.result == "int8"
 
     def check(self, stage: Stage) -> None:
         """Refuse an untrained network; nothing may follow an int8 result."""

@@ -7,6 +7,7 @@ same data.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +27,10 @@ from lydite.training.settings import TrainSettings
 UInt8 = NDArray[np.uint8]
 #: JPEG transforms blocks of this many pixels; crops with crop="grid" begin where a block does
 JPEG_BLOCK = 8
-#: turns after which shares of domains begin anew
+#: turns after which shares of domains begin anew, or more where a share is that small
 CYCLE = 100
+#: turns that every domain has in them, at least
+FEWEST_TURNS = 10
 
 
 @dataclass(frozen=True)
@@ -243,7 +246,7 @@ def _cycle(domains: Sequence[str], shares: Mapping[str, float]) -> tuple[int, ..
         return tuple(range(len(domains)))
     weights = [(1 - given) / free if share is None else share for share in wanted]
     due, turns = [0.0] * len(domains), []
-    for _ in range(CYCLE):
+    for _ in range(max(CYCLE, math.ceil(FEWEST_TURNS / min(weights)))):
         due = [waited + weight for waited, weight in zip(due, weights, strict=True)]
         turns.append(max(range(len(domains)), key=due.__getitem__))
         due[turns[-1]] -= 1

@@ -77,6 +77,15 @@ class FromLabels(TrainSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_weight_of_domains(self) -> FromLabels:
+        if self.robust and self.domain_shares:
+            raise ValueError(
+                "`robust` weighs domains by their losses, however often they are drawn, so that "
+                "`domain_shares` would say nothing; take one of them out"
+            )
+        return self
+
     @property
     def pushed_images(self) -> int:
         """How many images the step pushes through training."""

@@ -65,7 +65,7 @@ class TrainSettings(Frozen):
     blur: Fraction = 0.0
     blur_radius: Annotated[float, Field(gt=0, le=10)] = 1.0
     balance: Literal["class", "pairs", "none"] = "class"
-    domain_shares: dict[str, Annotated[float, Field(gt=0, lt=1)]] = {}
+    domain_shares: dict[str, Annotated[float, Field(ge=0.001, lt=1)]] = {}
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     swa: Fraction = 0.0

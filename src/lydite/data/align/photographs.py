@@ -117,9 +117,10 @@ def _of_folder(
         )
     paths = find_images(root)
     strange = [path for path in paths if FAKE_FOLDERS & set(lower_parts(path))]
-    if strange:
+    if strange or root.name.lower() in FAKE_FOLDERS:
+        named = str(strange[0]) if strange else root.name
         raise DataError(
-            f"{folder} must hold photographs alone. {str(strange[0])!r} looks generated. "
+            f"{folder} must hold photographs alone. {named!r} looks generated. "
             "Name the folder of photographs, or the manifest that `lydite data scan` makes."
         )
     entries = assign_splits([_entry(path, root.name) for path in paths], split, seed)
