@@ -167,3 +167,19 @@ def test_the_folder_that_one_is_in_is_refused_before_the_work(
         with pytest.raises(FileError, match="folder that you are in"), new_folder(name):
             pytest.fail("no work may begin")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stride_too_fine_for_one_image_costs_the_others_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(PHOTO).save(tmp_path / "small.png")
+    Image.fromarray(np.tile(PHOTO, (4, 4, 1))).save(tmp_path / "large.png")
+    monkeypatch.setattr("lydite.explain.patches.MOST_TILES", 400)
+    images = [str(tmp_path / name) for name in ("small.png", "large.png")]
+    status, said, err = run(*images, "-o", str(tmp_path / "maps"), "--stride", "4", "--json")
+    assert status == 1
+    small, large = json.loads(said)["maps"]
+    assert small["error"] is None
+    assert (tmp_path / "maps" / small["picture"]).is_file()
+    assert large["error"]["code"] == "too-many-tiles"
+    assert run(*images, "-o", str(tmp_path / "again"), "--stride", "4")[2].count("large.png") == 1

@@ -119,6 +119,7 @@ def _write_map(
     from lydite.data.decode import decode
     from lydite.errors import DecodeError
     from lydite.explain.overlay import picture_bytes
+    from lydite.explain.patches import TooManyTilesError
     from lydite.files import write_bytes
     from lydite.predictor import Failure, Prediction
 
@@ -127,8 +128,9 @@ def _write_map(
             raise source
         rgb = decode(source)
         found = predictor.explain(rgb, stride=stride)
-    except DecodeError as error:
-        failed = Prediction(name, error=Failure(error.code, str(error)))
+    except (DecodeError, TooManyTilesError) as error:
+        code = error.code if isinstance(error, DecodeError) else "too-many-tiles"
+        failed = Prediction(name, error=Failure(code, str(error)))
         return failed.to_dict() | {"picture": None, "scores": None}
     stem = safe_name(number, "stdin" if name == "-" else name)
     entry = found.prediction.to_dict() | {"source": name}

@@ -112,6 +112,10 @@ class PatchMap:
         }
 
 
+class TooManyTilesError(ConfigError):
+    """A stride that is fine for smaller images makes too many tiles of this one."""
+
+
 def stride_offsets(length: int, size: int, stride: int) -> list[int]:
     """Return where tiles of `size` start along a side of `length` pixels, at least `size`.
 
@@ -158,7 +162,8 @@ def patch_map(
             half a tile unless given, a whole one where that would be over `USUAL_TILES` tiles.
 
     Raises:
-        ConfigError: a stride that is not allowed or makes too many tiles.
+        ConfigError: a stride that is not allowed.
+        TooManyTilesError: one that makes too many tiles of this image.
         DecodeError: the image is smaller than the card allows.
     """
     check_size(rgb, preprocess)
@@ -202,7 +207,7 @@ def _chosen(shape: tuple[int, ...], preprocess: Preprocess, stride: Stride | Non
         raise ConfigError(f"`stride` must be 1 pixel or more, or 'card'. Got {stride!r}.")
     rows, columns, _ = _grid(shape, preprocess, stride)
     if len(rows) * len(columns) > MOST_TILES:
-        raise ConfigError(
+        raise TooManyTilesError(
             f"`stride` {stride} makes {len(rows) * len(columns):,} tiles of this image; at most "
             f"{MOST_TILES:,} are allowed. Use a larger one."
         )
