@@ -96,7 +96,8 @@ class Qat(Step, TrainSettings):
     def run(self, parent: Detector, context: Context) -> Detector:
         """Return the trained detector with its quantization in the card.
 
-        The meaning of the score is reset: it is fitted on what the rounded file answers.
+        The meaning of the score is reset: an int8 result gets its parent's, moved as far as scores
+        moved, a float32 one is fitted anew.
 
         Raises:
             ConfigError: the network's exported file cannot be followed operation by operation.

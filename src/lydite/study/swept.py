@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from lydite.card import Figure
 from lydite.detector import Detector
+from lydite.evaluate.auc_gain import AUC_GAIN
 from lydite.evaluate.compare import GAIN
 from lydite.study.results import Result
 from lydite.study.spec import Study
 from lydite.transfer.layers import parameters_of
-from lydite.transfer.placement_sweep import AUC_GAIN, BASE, Role, Sweep, Trial
+from lydite.transfer.placement_sweep import BASE, Role, Sweep, Trial
 
 #: what results call a role's images: where detectors are compared, and where one is measured
 _GROUPS: dict[Role, tuple[str, str]] = {

@@ -16,8 +16,6 @@ from lydite.errors import DataError
 
 #: the detector as it is, in studies and figures
 BASE = "base"
-#: the adapted detector's AUC minus the base's
-AUC_GAIN = "auc_gain"
 #: what a sweep is compared by
 Measure = Literal["auc", "accuracy"]
 #: which images: those learned, those known already, or all others where nobody said what is known
