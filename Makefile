@@ -4,6 +4,9 @@ BIN := $(VENV)/bin
 TRAIN := $(VENV)/.train-installed
 DEV := $(VENV)/.dev-installed
 INPUTS := pyproject.toml requirements.lock scripts/install.sh
+# The tests run in this many processes, a file's tests all in one: they share what it has trained.
+WORKERS ?= logical
+PARALLEL = --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile
 export PYTHON
 
 .DEFAULT_GOAL := help
@@ -29,14 +32,14 @@ demo: $(TRAIN)  ## train, compress and compare detectors on built-in data; opens
 	$(BIN)/lydite study demo -o runs/demo
 	@$(BIN)/python scripts/show_report.py runs/demo
 
-test: $(DEV)  ## the tests (ARGS="-k word" chooses)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(DEV)  ## the tests (ARGS="-k word" chooses; WORKERS=0 runs them in one process)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-all: $(DEV)  ## the tests, slow ones included
-	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu" $(ARGS)
 
 coverage: $(DEV)  ## the tests, with what they do not reach
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-report=html $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term --cov-report=html $(ARGS)
 
 lint: $(DEV)  ## style and direction of imports
 	$(BIN)/ruff check
