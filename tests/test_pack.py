@@ -152,7 +152,16 @@ def test_cards_that_are_wrong_are_refused(
         load_packs(folder)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"format": "lydite-pack"}', "\x00"])
+def test_a_merged_pack_of_a_newer_version_is_refused(folder: Path) -> None:
+    merged = {"format": "lydite-packs", "version": 2, "members": {"other": "0" * 64}}
+    (folder / PACK_NAME).write_text(json.dumps(merged))
+    with pytest.raises(CardError, match=r"version 2; this lydite reads up to 1"):
+        load_packs(folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"format": []}', "[" * 100_000, '{"format": "lydite-pack"}', "\x00"]
+)
 def test_json_that_is_none(folder: Path, text: str) -> None:
     (folder / PACK_NAME).write_text(text)
     with pytest.raises(CardError, match=PACK_NAME):

@@ -23,6 +23,7 @@ from lydite.files import digest, sha256_bytes
 
 PACK_NAME = "pack.json"
 PACK_VERSION = 2
+MERGED_VERSION = 1
 DELTA_NAME = "model.delta"
 ADAPTER_NAME = "adapter.safetensors"
 #: what the base itself is called among the variants of a detector
@@ -141,7 +142,7 @@ class MergedCard(Frozen):
     """
 
     format: Literal["lydite-packs"] = "lydite-packs"
-    version: Annotated[int, Field(ge=1, le=PACK_VERSION)] = 1
+    version: Annotated[int, Field(ge=1, le=MERGED_VERSION)] = 1
     members: Annotated[dict[PackName, Sha256], Field(min_length=1, max_length=MAX_MEMBERS)]
 
 

@@ -16,6 +16,7 @@ from lydite.pack import (
     MAX_FILE_BYTES,
     MAX_MEMBERS,
     MAX_PACK_BYTES,
+    MERGED_VERSION,
     PACK_NAME,
     PACK_VERSION,
     MergedCard,
@@ -23,6 +24,9 @@ from lydite.pack import (
     PackCard,
     pack_json,
 )
+
+#: the newest version of each format that is read
+_NEWEST = {"lydite-pack": PACK_VERSION, "lydite-packs": MERGED_VERSION}
 
 
 def load_packs(folder: Path) -> list[Pack]:
@@ -175,12 +179,13 @@ def _read(folder: Path) -> dict[str, Any]:
         value = json.loads(read_bytes(path, MAX_PACK_BYTES))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise CardError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(value, dict) or value.get("format") not in ("lydite-pack", "lydite-packs"):
+    newest = _NEWEST.get(str(value.get("format"))) if isinstance(value, dict) else None
+    if newest is None:
         raise CardError(f"{path} is not that of a lydite adapter pack.")
     version = value.get("version")
-    if isinstance(version, int) and version > PACK_VERSION:
+    if isinstance(version, int) and version > newest:
         raise CardError(
-            f"{path} has format version {version}; this lydite reads up to {PACK_VERSION}. "
+            f"{path} has format version {version}; this lydite reads up to {newest}. "
             "Upgrade lydite to use it."
         )
     return value

@@ -42,18 +42,27 @@ class Tower(nn.Module):
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Weights of the only network that a stand-in for timm knows, with a classifier besides."""
+    """Weights of a network that a stand-in for timm knows, with a classifier besides.
+
+    It knows "tower", whose checkpoints agree, and "spire", whose do not.
+    """
 
     def create_model(name: str, *, pretrained: bool, num_classes: int) -> nn.Module:
-        assert (name, pretrained, num_classes) == ("tower", False, 0)
+        assert name.partition(".")[0] in ("tower", "spire")
+        assert (pretrained, num_classes) == (False, 0)
         return Tower()
 
-    described = SimpleNamespace(input_size=(3, 64, 64), mean=MEAN, std=STD)
+    def get_pretrained_cfg(name: str) -> SimpleNamespace:
+        mean = (0.5, 0.5, 0.5) if name == "spire.half" else MEAN
+        return SimpleNamespace(input_size=(3, 64, 64), mean=mean, std=STD)
+
+    tags = {"tower.*": ["tower.a", "tower.b"], "spire.*": ["spire.half", "spire.own"]}
     timm = SimpleNamespace(
         __version__="0",
-        list_models=lambda: ["tower"],
+        list_models=lambda: ["tower", "spire"],
+        list_pretrained=tags.__getitem__,
         create_model=create_model,
-        get_pretrained_cfg=lambda _name: described,
+        get_pretrained_cfg=get_pretrained_cfg,
     )
     monkeypatch.setattr(backbones, "import_timm", lambda: timm)
     torch.manual_seed(0)
@@ -148,6 +157,23 @@ def test_the_key_follows_the_weights(weights: Path) -> None:
     torch.manual_seed(9)
     save_file(Tower().state_dict(), weights)
     assert step.key("0" * 64, {}, 0) != before
+
+
+def test_a_tag_chooses_the_checkpoint(weights: Path) -> None:
+    preprocess = Preprocess(size=64)
+
+    def shift(name: str) -> torch.Tensor:
+        return load_probe(Backbone(timm=name, weights=weights), preprocess).shift.flatten()
+
+    ours = torch.tensor(preprocess.mean)
+    torch.testing.assert_close(shift("tower"), (ours - torch.tensor(MEAN)) / torch.tensor(STD))
+    torch.testing.assert_close(shift("tower.b"), shift("tower"))
+    torch.testing.assert_close(shift("spire.own"), shift("tower"))
+    torch.testing.assert_close(shift("spire.half"), (ours - 0.5) / torch.tensor(STD))
+    with pytest.raises(ConfigError, match=r"different ways.*'spire\.half': half, own"):
+        Backbone(timm="spire", weights=weights).require()
+    with pytest.raises(ConfigError, match=r"no checkpoint 'c' of tower\. It knows: a, b"):
+        Backbone(timm="tower.c", weights=weights).require()
 
 
 def test_what_cannot_teach_is_refused(weights: Path, tmp_path: Path) -> None:

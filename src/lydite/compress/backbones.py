@@ -41,7 +41,9 @@ class Backbone(Frozen):
 
     Attributes:
         timm: name of the network in timm; CLIP's and DINO's image towers are among them, such as
-            "vit_base_patch16_clip_224" or "vit_small_patch14_dinov2".
+            "vit_base_patch16_clip_224.openai" or "vit_small_patch14_dinov2". The tag behind the
+            point says which checkpoint it is; it is only needed where timm's checkpoints of a
+            network want their input normalized in different ways.
         weights: a `.safetensors` file with the names that timm gives the tensors, or a folder that
             holds one called `model.safetensors`, as timm's models on the Hugging Face hub do.
         images: how many training images the head is fitted on, half of each class.
@@ -86,16 +88,11 @@ class Backbone(Frozen):
         """Refuse a network that timm does not know, or weights that are not there.
 
         Raises:
-            ConfigError: timm has no such network.
+            ConfigError: timm has no such network or checkpoint, or it is not clear which is meant.
             FileError: there are no weights.
             MissingExtraError: timm is not installed.
         """
-        timm = import_timm()
-        if self.timm not in timm.list_models():
-            raise ConfigError(
-                f"The teacher {self.timm!r} is no network of timm {timm.__version__}. "
-                "`timm.list_models()` in Python shows all."
-            )
+        _described(self.timm)
         _ = self.digest
 
 
@@ -201,7 +198,7 @@ def load_probe(backbone: Backbone, preprocess: Preprocess) -> Probe:
             f"{backbone.file} lacks {len(missing)} tensors of {backbone.timm}, first "
             f"{missing[0]!r}. It belongs to another network, or is not in timm's own names."
         )
-    described = timm.get_pretrained_cfg(backbone.timm)
+    described = _described(backbone.timm)
     size = int(described.input_size[-1])
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -232,6 +229,38 @@ def fit_head_(
         # half on either side, so that the difference of the logits is the log-odds
         linear.weight.copy_(torch.from_numpy(np.stack([-weight, weight]) / 2))
         linear.bias.copy_(torch.tensor([-bias, bias]) / 2)
+
+
+def _described(name: str) -> Any:
+    """Return what timm knows of a network's checkpoint: its `input_size`, `mean` and `std`.
+
+    Raises:
+        ConfigError: timm has no such network or checkpoint, or the name has no tag and the
+            network's checkpoints want different normalizations.
+        MissingExtraError: timm is not installed.
+    """
+    timm = import_timm()
+    network, _, tag = name.partition(".")
+    if network not in timm.list_models():
+        raise ConfigError(
+            f"The teacher {name!r} is no network of timm {timm.__version__}. "
+            "`timm.list_models()` in Python shows all."
+        )
+    known = {full: timm.get_pretrained_cfg(full) for full in timm.list_pretrained(f"{network}.*")}
+    tags = ", ".join(sorted(full.partition(".")[2] for full in known))
+    if tag:
+        if name not in known:
+            raise ConfigError(
+                f"timm {timm.__version__} knows no checkpoint {tag!r} of {network}. "
+                f"It knows: {tags or 'none'}."
+            )
+        return known[name]
+    if len({(tuple(cfg.mean), tuple(cfg.std)) for cfg in known.values()}) > 1:
+        raise ConfigError(
+            f"Checkpoints of {network} want their input normalized in different ways. Say which "
+            f"one your weights are, as in '{network}.{tags.partition(',')[0]}': {tags}."
+        )
+    return timm.get_pretrained_cfg(network)
 
 
 def _width(model: nn.Module, size: int, name: str) -> int:
