@@ -170,20 +170,30 @@ def test_stopped_anywhere_the_same_call_gives_the_same_files(
     assert not list(out.rglob("checkpoint*"))
 
 
-def test_a_finished_folder_is_only_looked_at_and_a_lost_file_made_again(
+def test_a_finished_folder_is_only_looked_at_and_a_lost_or_damaged_file_made_again(
     photos: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     shutil.copytree(made[0], out)
     manifest = Manifest.read(out / "manifest.parquet", out)
     before = images_of(out)
-    next(manifest.rows()).file.unlink()
+    lost, cut, *_ = sorted({row.file for row in manifest.rows()})
+    lost.unlink()
+    cut.write_bytes(cut.read_bytes()[:-9])
     value = align(planned(photos, out))
     assert images_of(out) == before
     monkeypatch.setattr(Reconstruction, "__call__", None)
     files = files_of(out)
     assert align(planned(photos, out)) == value
     assert files_of(out) == files
+
+
+def test_an_unknown_device_is_refused_before_anything_is_written(
+    photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="Unknown device 'tpu'"):
+        align(planned(photos, tmp_path / "out"), device="tpu")
+    assert not (tmp_path / "out").exists()
 
 
 def test_users_files_stay_as_they_are(photos: Path, tmp_path: Path) -> None:

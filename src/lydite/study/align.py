@@ -22,6 +22,7 @@ from lydite.errors import DataError, DecodeError, FileError, ResumeError
 from lydite.files import TEMPORARY_PREFIX, lock_folder, read_json, sha256_file, write_json
 from lydite.recipe import Progress, silent
 from lydite.study.align_sources import Source, ready
+from lydite.training.device import require_device
 
 ALIGN_VERSION = 1
 REQUEST_FILE, RESULT_FILE, MANIFEST_FILE = "align.json", "result.json", "manifest.parquet"
@@ -171,9 +172,11 @@ def align(plan: AlignPlan, *, progress: Progress = silent, device: str = "auto")
 
     Raises:
         BusyError: another process works in the folder.
+        ConfigError: there is no such device.
         FileError: there is too little room, or the folder cannot be written.
         DataError: no photograph could be decoded.
     """
+    require_device(device)
     with lock_folder(plan.folder):
         done = _finished(plan)
         if done is not None:
@@ -181,6 +184,7 @@ def align(plan: AlignPlan, *, progress: Progress = silent, device: str = "auto")
             return done
         for left in plan.folder.rglob(f"{TEMPORARY_PREFIX}*"):  # of a run that was killed
             left.unlink(missing_ok=True)
+        _drop_damaged(plan)
         _require_room(plan)
         write_json(plan.folder / REQUEST_FILE, plan.request())
         maker = Maker(plan.folder, plan.settings)
@@ -244,6 +248,17 @@ def _finished(plan: AlignPlan) -> dict[str, Any] | None:
     sizes = zip(manifest.rows(), manifest.table["bytes"].to_pylist(), strict=True)
     whole = all(row.file.is_file() and row.file.stat().st_size == size for row, size in sizes)
     return dict(value) if whole else None
+
+
+def _drop_damaged(plan: AlignPlan) -> None:
+    """Remove copies and twins that are not what the manifest says, so that they are made again."""
+    try:
+        manifest = Manifest.read(plan.folder / MANIFEST_FILE, plan.folder)
+    except (FileError, DataError):
+        return  # what was never finished is written whole or not at all
+    for file, sha256 in {row.file: row.sha256 for row in manifest.rows()}.items():
+        if file.is_file() and sha256_file(file) != sha256:
+            file.unlink()
 
 
 def _require_room(plan: AlignPlan) -> None:

@@ -29,12 +29,9 @@ def make_fabric(context: Context, network: nn.Module) -> Fabric:
         ConfigError: "cuda" is wanted and there is none, or an unknown device or precision.
     """
     device, precision = context.device, context.precision
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"Unknown device '{device}'. Allowed: auto, cpu, cuda.")
+    require_device(device)
     if precision not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"Unknown precision '{precision}'. Allowed: auto, float32, bfloat16.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("Device 'cuda' was asked for, but torch sees no GPU. Use 'cpu'.")
     if device == "auto":
         device = number_format()[0]
     if precision == "auto":
@@ -52,6 +49,18 @@ def make_fabric(context: Context, network: nn.Module) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def require_device(device: str) -> None:
+    """Refuse a device that there is none of.
+
+    Raises:
+        ConfigError: "cuda" is wanted and there is none, or an unknown device.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"Unknown device '{device}'. Allowed: auto, cpu, cuda.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("Device 'cuda' was asked for, but torch sees no GPU. Use 'cpu'.")
 
 
 def number_format() -> tuple[str, torch.dtype]:
