@@ -179,8 +179,7 @@ def _read(folder: Path) -> dict[str, Any]:
         value = json.loads(read_bytes(path, MAX_PACK_BYTES))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise CardError(f"{path} is not valid JSON: {error}.") from error
-    newest = _NEWEST.get(str(value.get("format"))) if isinstance(value, dict) else None
-    if newest is None:
+    if not isinstance(value, dict) or (newest := _NEWEST.get(str(value.get("format")))) is None:
         raise CardError(f"{path} is not that of a lydite adapter pack.")
     version = value.get("version")
     if isinstance(version, int) and version > newest:

@@ -5,6 +5,7 @@ Tables, plots and the report are made from these files and compute nothing thems
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,8 @@ from lydite.files import read_json, write_json
 RESULT_VERSION = 1
 #: the record of what a protocol's folds say together, which may lie beside results
 TOGETHER_FILE = "protocol.json"
+#: names of results of a detector that has some already: its digest, then a number
+_AGAIN = re.compile(r"(.*-[0-9a-f]{10})-(\d+)")
 
 
 class Cost(Frozen):
@@ -147,13 +150,13 @@ def write_result(folder: Path, result: Result) -> Path:
 
 
 def read_results(folder: Path) -> list[Result]:
-    """Return every result in a folder, sorted by file name; a protocol's record is none.
+    """Return every result in a folder, in the order of names and numbers; no protocol's record.
 
     Raises:
         DataError: a file is not a result, or a newer one.
     """
     results = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("*.json"), key=_written):
         if path.name == TOGETHER_FILE:
             continue
         try:
@@ -161,6 +164,12 @@ def read_results(folder: Path) -> list[Result]:
         except ValidationError as error:
             raise DataError(f"{path} is not a result: {validation_sentence(error)}") from error
     return results
+
+
+def _written(path: Path) -> tuple[str, int]:
+    """Return what sorts results of one detector in the order in which they were written."""
+    again = _AGAIN.fullmatch(path.stem)
+    return (again[1], int(again[2])) if again else (path.stem, 1)
 
 
 def newest(results: Iterable[Result]) -> list[Result]:
