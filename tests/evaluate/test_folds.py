@@ -176,6 +176,23 @@ def test_means_over_folds_and_their_test_are_those_of_a_joint_bootstrap() -> Non
     assert not [f for f in figures["BL"] if "against" in f.slice]
 
 
+def test_what_was_made_of_another_is_compared_with_that_too() -> None:
+    tables = {"BL": [table(0.8)], "ours": [table(1.5, noise=1)], "small": [table(1.2, noise=2)]}
+    made_of = {"ours": "BL", "small": "ours"}
+    figures = across_folds(three_folds(**tables), "BL", made_of=made_of, n_boot=80)
+    swapped = across_folds(three_folds(**tables), "ours", n_boot=80)
+    for metric in ("auc_gain", "auc_gain_p", "accuracy_gain"):
+        for where in ({}, {"fold": "without-a"}):
+            place = {"group": HELD_OUT, "against": "ours"} | where
+            gain = found(figures["small"], metric, **place)
+            assert gain == found(swapped["small"], metric, **place)
+            assert gain.value is not None
+    against = [f.slice["against"] for f in figures["ours"] if f.metric == "auc_gain"]
+    assert set(against) == {"BL"}
+    assert len(against) == 4  # three folds and their mean, once each
+    assert found(figures["small"], "auc_gain", group=HELD_OUT, against="BL").value is not None
+
+
 def test_an_image_that_every_fold_measures_does_not_count_as_several() -> None:
     once = {"one": FoldScores(({"domain": "a"},), {"BL": [table()]})}
     often = {f"f{n}": FoldScores(({"domain": "a"},), {"BL": [table()]}) for n in range(4)}

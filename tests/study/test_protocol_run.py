@@ -45,6 +45,7 @@ def value_of(kind: str, **changes: object) -> dict[str, Any]:
         "recipes": [
             {"name": "BL", "start": START},
             {"name": "ours", "start": START, "steps": [TRAIN]},
+            {"name": "half", "after": "ours", "steps": [{"quantize": {"scheme": "float16"}}]},
         ],
     } | changes
 
@@ -105,15 +106,20 @@ def test_tables_say_what_the_record_says(done: Path) -> None:
     record = read_together(done / "out")
     assert record is not None
     section = held_out(record, "auc")
-    assert section.header == ["recipe", *(f"without {d}" for d in LEARNED), "mean", "minus BL", "p"]
-    assert [row[0] for row in section.rows] == ["BL", "ours"]
-    assert section.rows[0][-2:] == ["-", "-"]
+    gains = ["minus BL", "p", "minus what it comes after", "p"]
+    assert section.header == ["recipe", *(f"without {d}" for d in LEARNED), "mean", *gains]
+    assert [row[0] for row in section.rows] == ["BL", "ours", "half"]
+    assert section.rows[0][-4:] == ["-", "-", "-", "-"]
+    assert section.rows[1][-2:] == ["-", "-"]
     mean = record.recipes[1].figure("auc", group="held-out", split="test")
     gain = record.recipes[1].figure("auc_gain", group="held-out", split="test", against="BL")
     assert mean is not None
     assert gain is not None
     assert section.rows[1][4].startswith(f"{mean.value:.3f} [{mean.low:.3f}")
     assert section.rows[1][5].startswith(f"{gain.value:+.3f} [")
+    lost = record.recipes[2].figure("auc_gain", group="held-out", split="test", against="ours")
+    assert lost is not None
+    assert section.rows[2][-2].startswith(f"{lost.value:+.3f} [")
     page = (done / "out" / "report.html").read_text("utf-8")
     assert "AUC on what each fold holds out" in page
     assert section.rows[1][4] in page
@@ -124,7 +130,13 @@ def test_a_page_is_filled_from_committed_results(done: Path, tmp_path: Path) -> 
     page.write_text("<!-- protocol:turns -->\n<!-- /protocol -->\n", "utf-8")
     assert fill_protocol(page, "turns", done / "out", ["ours", "BL"])
     rows = [line for line in page.read_text("utf-8").splitlines() if line.startswith("| ")]
-    assert [row.split(" | ")[0] for row in rows[:4]] == ["| recipe", "| ---", "| ours", "| BL"]
+    assert [row.split(" | ")[0] for row in rows[:5]] == [
+        "| recipe",
+        "| ---",
+        "| ours",
+        "| BL",
+        "| half",
+    ]
     assert not fill_protocol(page, "turns", done / "out", ["ours", "BL"])
     with pytest.raises(DataError, match=r"no protocol\.json"):
         fill_protocol(page, "turns", tmp_path, [])
@@ -194,7 +206,7 @@ def test_pairwise_gives_the_matrix(done: Path, tmp_path: Path) -> None:
     assert mean.value == pytest.approx(statistics.mean(others), abs=1e-3)
     drawing = pairs_map(record, found)
     assert drawing.count("<title") == 1
-    assert "BL, ours by learned and tested domain" in drawing
+    assert "BL, ours, half by learned and tested domain" in drawing
 
 
 def test_one_fold_says_what_photographs_are_taken_for(done: Path) -> None:

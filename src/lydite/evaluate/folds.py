@@ -41,6 +41,8 @@ METRICS: dict[str, Kernel] = {
 COMPARED = ("auc", "accuracy")
 #: the fold that stands for the mean over all of them
 _MEAN = ""
+#: metric, recipe, fold or the mean, and the recipe that a gain is over, "" for what is none
+_Key = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def across_folds(
     folds: Mapping[str, FoldScores],
     reference: str,
     *,
+    made_of: Mapping[str, str] | None = None,
     split: str = "test",
     n_boot: int = N_BOOT,
     seed: int = 0,
@@ -98,13 +101,15 @@ def across_folds(
     """Return each recipe's figures on what folds hold out: by fold, and the mean over folds.
 
     A recipe of several seeds counts with the mean over them. Beside `METRICS`, every recipe but the
-    reference has its gain over that one with the paired interval, and the gain's `p_value`. Images
-    that one detector could not score are left out for all; where that leaves nothing of something
-    that a fold holds out, the fold's figures and the means over folds are undefined.
+    reference has its gain over that one with the paired interval, and the gain's `p_value`; so has
+    one that was made of another, over that one. Images that one detector could not score are left
+    out for all; where that leaves nothing of something that a fold holds out, the fold's figures
+    and the means over folds are undefined.
 
     Args:
         folds: by name; each with the same recipes and test images.
         reference: the recipe that the others are compared with.
+        made_of: by recipe, the one it was made of, such as that which it is a pruned form of.
         split: which rows count.
         n_boot: bootstrap replicates over groups of images.
         seed: equal seeds give equal intervals.
@@ -116,20 +121,24 @@ def across_folds(
     images = _images(folds, split)
     recipes = list(next(iter(folds.values())).scores)
 
-    def replicate(weights: Float64) -> dict[tuple[str, str, str], Float64]:
-        found: dict[tuple[str, str, str], Float64] = {}
+    pairs = _pairs(recipes, reference, made_of or {})
+
+    def replicate(weights: Float64) -> dict[_Key, Float64]:
+        found: dict[_Key, Float64] = {}
         for metric in METRICS:
             for recipe in recipes:
                 each = [_value(images, metric, fold, recipe, weights) for fold in folds]
                 each.append(np.mean(each, axis=0))
                 found |= {
-                    (metric, recipe, fold): value
+                    (metric, recipe, fold, ""): value
                     for fold, value in zip([*folds, _MEAN], each, strict=True)
                 }
-        for metric, recipe, fold in list(found) if reference in recipes else ():
-            if metric in COMPARED and recipe != reference:
-                base = found[metric, reference, fold]
-                found[gain_of(metric), recipe, fold] = found[metric, recipe, fold] - base
+        for metric in COMPARED:
+            for recipe, other in pairs:
+                for fold in (*folds, _MEAN):
+                    base = found[metric, other, fold, ""]
+                    gained = found[metric, recipe, fold, ""] - base
+                    found[gain_of(metric), recipe, fold, other] = gained
         return found
 
     if images.targets.size:
@@ -141,18 +150,27 @@ def across_folds(
     everything = [places for at in images.units.values() for places in at]
     counts[_MEAN] = np.unique(np.concatenate(everything)).size
     figures: dict[str, list[Figure]] = {recipe: [] for recipe in recipes}
-    for (metric, recipe, fold), (value, boot) in drawn.items():
+    for (metric, recipe, fold, other), (value, boot) in drawn.items():
         where = {"group": HELD_OUT, "split": split} | ({"fold": fold} if fold else {})
-        if metric not in METRICS:
-            where["against"] = reference
+        if other:
+            where["against"] = other
         i = interval_of(value, boot, counts[fold])
         figures[recipe].append(
             Figure(metric=metric, value=i.value, low=i.low, high=i.high, n=i.n, slice=where)
         )
-        if metric not in METRICS:
+        if other:
             test = None if i.value is None else p_value(boot)
             figures[recipe].append(Figure(metric=f"{metric}_p", value=test, n=i.n, slice=where))
     return {recipe: tuple(found) for recipe, found in figures.items()}
+
+
+def _pairs(
+    recipes: Sequence[str], reference: str, made_of: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """Return which recipe is compared with which: with the reference, and what it was made of."""
+    pairs = [(recipe, reference) for recipe in recipes if recipe != reference]
+    pairs += [(recipe, made_of[recipe]) for recipe in recipes if recipe in made_of]
+    return [pair for pair in dict.fromkeys(pairs) if pair[1] in recipes]
 
 
 def p_value(drawn: Float64) -> float | None:

@@ -69,25 +69,36 @@ def sections(record: Together, folds: Folds) -> list[Section]:
 
 
 def held_out(record: Together, metric: str) -> Section:
-    """Return a row a recipe, a column a fold: a metric on what it holds out, then the mean."""
+    """Return a row a recipe, a column a fold: a metric on what it holds out, then the mean.
+
+    Gains over the reference follow, and where recipes were made of others those over these.
+    """
     reference = record.reference
     several = len(record.folds) > 1
     compared = len(record.recipes) > 1
+    # what comes after the reference has that gain already
+    made = any(recipe.made_of not in (None, reference) for recipe in record.recipes)
     header = ["recipe", *(column_of(record, fold) for fold in record.folds)]
     header += ["mean"] * several + [f"minus {reference}", "p"] * compared
+    header += ["minus what it comes after", "p"] * made
     rows = []
     for recipe in record.recipes:
         every: dict[str, str] = {"group": HELD_OUT, "split": SPLIT}
         cells = [_text(recipe.figure(metric, **every, fold=f.name)) for f in record.folds]
         cells += [_text(recipe.figure(metric, **every))] * several
-        gain, test = (
-            recipe.figure(name, **every, against=reference)
-            for name in (gain_of(metric), p_of(metric))
-        )
-        p = "-" if test is None or test.value is None else f"{test.value:.3f}"
-        rows.append([recipe.recipe, *cells, *[_text(gain, signed=True), p] * compared])
+        cells += _gained(recipe, metric, reference) * compared
+        cells += _gained(recipe, metric, recipe.made_of) * made
+        rows.append([recipe.recipe, *cells])
     heading = f"{METRICS[metric]} on what each fold holds out"
     return Section(heading, f"{METRICS[metric]}, {_HELD}", header, rows)
+
+
+def _gained(recipe: RecipeTogether, metric: str, other: str | None) -> list[str]:
+    """Return what a recipe gained over another in the mean over folds, and the p-value."""
+    where = {"group": HELD_OUT, "split": SPLIT, "against": other or ""}
+    gain, test = (recipe.figure(name, **where) for name in (gain_of(metric), p_of(metric)))
+    p = "-" if test is None or test.value is None else f"{test.value:.3f}"
+    return [_text(gain, signed=True), p]
 
 
 def column_of(record: Together, fold: Fold) -> str:

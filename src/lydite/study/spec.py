@@ -269,6 +269,10 @@ class Study(Frozen):
         entry = next(e for e in self.recipes if e.name == name)
         return entry.seeds or self.seeds
 
+    def made_of(self) -> dict[str, str]:
+        """Return by recipe the one that it comes after, where it comes after one."""
+        return {entry.name: entry.after for entry in self.recipes if entry.after is not None}
+
     def approach_of(self, name: str) -> str:
         """Return the approach that a recipe belongs to."""
         entry = next(e for e in self.recipes if e.name == name)

@@ -30,6 +30,7 @@ class RecipeTogether(Frozen):
         recipe: its name.
         approach: short name of its kind.
         reference: the others are compared with this one.
+        made_of: the recipe that it comes after, with which it is compared too; None for none.
         seeds: its numbers are the means over these.
         figures: see `lydite.evaluate.folds.across_folds`.
     """
@@ -37,6 +38,7 @@ class RecipeTogether(Frozen):
     recipe: str
     approach: str
     reference: bool
+    made_of: str | None = None
     seeds: tuple[int, ...]
     figures: tuple[Figure, ...]
 
@@ -97,7 +99,8 @@ def together(study: Study, folder: Path, results: Mapping[str, Sequence[Result]]
         )
         for fold in study.folds
     }
-    found = across_folds(folds, study.reference_name)
+    made_of = study.made_of()
+    found = across_folds(folds, study.reference_name, made_of=made_of)
     return Together(
         study=study.name,
         protocol=study.protocol,
@@ -107,6 +110,7 @@ def together(study: Study, folder: Path, results: Mapping[str, Sequence[Result]]
                 recipe=name,
                 approach=study.approach_of(name),
                 reference=name == study.reference_name,
+                made_of=made_of.get(name),
                 seeds=wanted,
                 figures=found[name],
             )
