@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 STEPS: Registry[type[Step]] = Registry("step")
 #: the modules in which steps register themselves
 STEP_MODULES = (
-    "lydite.training.loop",
+    "lydite.training.train",
     "lydite.compress.prune",
     "lydite.compress.mask",
     "lydite.compress.factorize",

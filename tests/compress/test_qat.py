@@ -37,8 +37,8 @@ from lydite.export.quantized import quantize_static
 from lydite.export.rounding import rounding_of
 from lydite.models.contract import Network
 from lydite.recipe import Context, Recipe, Stage, parse_step
-from lydite.training.loop import Train
 from lydite.training.settings import TrainSettings
+from lydite.training.train import Train
 
 TINY = Architecture(network="lydite-small", input_size=64, config={"widths": [4]})
 SMALL = Architecture(network="lydite-small", input_size=64, config={"widths": [4, 8]})

@@ -25,7 +25,7 @@ from lydite.models.contract import Network
 from lydite.models.filters import Constrained, Residual
 from lydite.models.surgery import replay_
 from lydite.recipe import Context
-from lydite.training.loop import Train
+from lydite.training.train import Train
 
 KINDS = ["highpass", "npr", "wavelet", "bayar", "none"]
 

@@ -15,8 +15,8 @@ from lydite.detector import Detector
 from lydite.recipe import Context
 from lydite.training import loop
 from lydite.training.averaging import moved, renew_norms_
-from lydite.training.loop import Train
 from lydite.training.settings import TrainSettings
+from lydite.training.train import Train
 
 TINY = Architecture(network="lydite-small", input_size=64, config={"widths": [4, 8]})
 

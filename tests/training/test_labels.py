@@ -21,10 +21,10 @@ from lydite.errors import ResumeError
 from lydite.recipe import Context, parse_step
 from lydite.training.degrade import Degrade
 from lydite.training.labels import from_labels, jensen_shannon
-from lydite.training.loop import Train
 from lydite.training.mixed import MixedBatches
 from lydite.training.robust import Group, GroupedBatches, GroupWeights
 from lydite.training.settings import TrainSettings
+from lydite.training.train import Train
 
 TINY = Architecture(network="lydite-small", input_size=64, config={"widths": [4, 8]})
 HARSH = Degrade(resize=0.5, resize_scale=(0.5, 0.6), blur=0.5)

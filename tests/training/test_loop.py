@@ -21,9 +21,10 @@ from lydite.memory import forget_peak, resident_bytes
 from lydite.recipe import Context
 from lydite.training import loop
 from lydite.training.checkpoint import CHECKPOINT_NAME
-from lydite.training.loop import Train, fit
+from lydite.training.loop import fit
 from lydite.training.objectives import cross_entropy, soft_target_loss
 from lydite.training.settings import TrainSettings
+from lydite.training.train import Train
 
 TINY = Architecture(network="lydite-small", input_size=64, config={"widths": [4, 8]})
 

@@ -30,9 +30,10 @@ from lydite.models.cost import count_parameters
 from lydite.recipe import STEPS, Context, Stage, Step
 from lydite.training.degrade import Degrade
 from lydite.training.hints import Pupil
-from lydite.training.loop import fit, require_trained
+from lydite.training.loop import fit
 from lydite.training.mixed import MixedBatches, labeled_count
 from lydite.training.settings import NEWER, TrainSettings
+from lydite.training.train import require_trained
 
 #: a student of the detector's own family, as narrow as `rate` asks
 AUTO = "auto"

@@ -20,7 +20,7 @@ from lydite.models.contract import Network
 from lydite.models.cost import count_macs, count_parameters
 from lydite.models.factorized import full_ranks
 from lydite.recipe import STEPS, Context, Stage, Step
-from lydite.training.loop import require_trained
+from lydite.training.train import require_trained
 
 PAPER_RANK = 6
 PAPER_DROPOUT = 0.5

@@ -18,7 +18,7 @@ from lydite.edits import MaskWeights
 from lydite.errors import ConfigError
 from lydite.models.contract import Network
 from lydite.recipe import STEPS, Context, Stage, Step
-from lydite.training.loop import require_trained
+from lydite.training.train import require_trained
 
 Pattern = Literal["any", "2:4"]
 

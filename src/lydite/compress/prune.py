@@ -22,9 +22,10 @@ from lydite.models.contract import Network
 from lydite.models.surgery import edits_for, replay_
 from lydite.recipe import STEPS, Context, Stage, Step
 from lydite.training.device import number_format
-from lydite.training.loop import fit, require_trained
+from lydite.training.loop import fit
 from lydite.training.objectives import cross_entropy
 from lydite.training.settings import TrainSettings
+from lydite.training.train import require_trained
 
 WHY_TRAINED = "fresh weights do not say what matters."
 #: how a network recovers between rounds; like `finetune`, whose defaults these are

@@ -31,10 +31,11 @@ from lydite.export.quantized import quantize_static
 from lydite.export.rounding import rounding_of
 from lydite.predictor import Predictor
 from lydite.recipe import STEPS, Context, Stage, Step
-from lydite.training.loop import fit, require_trained
+from lydite.training.loop import fit
 from lydite.training.objectives import cross_entropy
 from lydite.training.settings import NEWER, TrainSettings
 from lydite.training.team import Team
+from lydite.training.train import require_trained
 
 #: training under rounding takes about this many times as long as without
 COST = 2

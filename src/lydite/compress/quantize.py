@@ -15,7 +15,7 @@ from lydite.export.parity import synthetic_tiles
 from lydite.export.quantized import Ranges
 from lydite.export.weights_only import require_bfloat16
 from lydite.recipe import STEPS, Context, Stage, Step
-from lydite.training.loop import require_trained
+from lydite.training.train import require_trained
 
 #: synthetic tiles that stand for images where only shapes matter
 SHAPE_TILES = 4

@@ -1,8 +1,8 @@
-"""The one training loop, and the step `train`.
+"""The one training loop.
 
 The loop reads from top to bottom: batch, loss, update, checkpoint. What is learned is an
-objective's business, where batches come from is `batches`', devices and precision are Lightning
-Fabric's (several GPUs: start the same command under `torchrun`).
+objective's business, where batches come from is `batches`' and `feed`'s, devices and precision are
+Lightning Fabric's (several GPUs: start the same command under `torchrun`).
 """
 
 from __future__ import annotations
@@ -12,32 +12,28 @@ import json
 import math
 import time
 from collections.abc import Collection
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from lydite.data.images import ImageStore
 from lydite.detector import Detector
-from lydite.errors import ConfigError, TrainingError
+from lydite.errors import TrainingError
 from lydite.models.surgery import masks_of
-from lydite.recipe import STEPS, Context, Stage, Step
+from lydite.recipe import Context
 from lydite.training.averaging import NORM_BATCHES, moved, renew_norms_, started
-from lydite.training.batches import Batches, Loaded
+from lydite.training.batches import Batches
 from lydite.training.checkpoint import load_checkpoint_, save_checkpoint
 from lydite.training.device import make_fabric, peak_bytes, place_, restart_peak
+from lydite.training.feed import Feed
 from lydite.training.freezing import Freeze
-from lydite.training.labels import FromLabels
 from lydite.training.objectives import Objective
 from lydite.training.robust import GroupWeights
 from lydite.training.settings import TrainSettings
 
-LOADER_TIMEOUT_S = 120.0
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -105,32 +101,6 @@ def fit(
     return Fitted(run.result(), report)
 
 
-def fit_labels(
-    network: Module,
-    settings: FromLabels,
-    detector: Detector,
-    context: Context,
-    *,
-    what: str,
-    trainable: Collection[str] | None = None,
-) -> Fitted[Module]:
-    """Train a copy of `network` on the labels, as `fit` does, with every switch of `FromLabels`."""
-    lesson = settings.lesson(context.train, detector.card.preprocess, context.seed)
-    fitted = fit(
-        network,
-        lesson.objective,
-        detector,
-        settings,
-        context,
-        what=what,
-        batches=lesson.batches,
-        trainable=trainable,
-        paired=lesson.paired,
-        groups=lesson.groups,
-    )
-    return Fitted(fitted.network, fitted.report | lesson.notes)
-
-
 class _Run(Generic[Module]):
     """State of one training run."""
 
@@ -166,7 +136,7 @@ class _Run(Generic[Module]):
             self.average = started(settings, self.network)
         self.optimizer = optimizer
         self.model, self.fabric_optimizer = fabric.setup(self.network, optimizer)
-        self.normalize = _Normalizer(batches, fabric.device)
+        self.feed = Feed(batches, fabric, settings.steps)
         self.pieces = int(self.notes.get("pieces", 1))
         self.loss = float(self.notes.get("loss", math.nan))
         self.seconds = float(self.notes.get("seconds", 0.0))
@@ -185,13 +155,9 @@ class _Run(Generic[Module]):
         settings, total = self.settings, self.settings.steps
         first, started = self.step, time.perf_counter()
         saved, before = started, self.seconds
-        with ThreadPoolExecutor(1, thread_name_prefix="lydite-loader") as pool:
-            waiting = self._fetch(pool, self.step)
+        with self.feed:
             while self.step < total:
-                images, clean, targets = self._receive(waiting)
-                if self.step + 1 < total:
-                    waiting = self._fetch(pool, self.step + 1)
-                loss = self._update(images, clean, targets)
+                loss = self._update(*self.feed.take(self.step))
                 self.loss = loss if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * loss
                 self.step += 1
                 now = time.perf_counter()
@@ -228,28 +194,6 @@ class _Run(Generic[Module]):
         network.eval()
         return network
 
-    def _fetch(self, pool: ThreadPoolExecutor, step: int) -> Future[Loaded]:
-        """Start loading a step's batch in the background."""
-        rank, world = self.fabric.global_rank, self.fabric.world_size
-        return pool.submit(self.batches.fetch, self.batches.positions(step, rank, world))
-
-    def _receive(self, waiting: Future[Loaded]) -> tuple[Tensor, Tensor, Tensor]:
-        """Wait for a batch and bring it to the device: input, the same undegraded, targets."""
-        try:
-            loaded = waiting.result(timeout=LOADER_TIMEOUT_S)
-        except FutureTimeoutError:
-            names = [str(self.batches.file_at(p)) for p in self.batches.positions(self.step)]
-            raise TrainingError(
-                f"Loading a batch took over {LOADER_TIMEOUT_S:.0f} s. One of these files hangs: "
-                + ", ".join(names)
-            ) from None
-        return *self._on_device(loaded), torch.from_numpy(loaded.targets).to(self.fabric.device)
-
-    def _on_device(self, loaded: Loaded) -> tuple[Tensor, Tensor]:
-        """Return a batch's input and the same undegraded."""
-        images = self.normalize(loaded.crops)
-        return images, images if loaded.clean is loaded.crops else self.normalize(loaded.clean)
-
     def _renew_norms_(self) -> None:
         """Measure batch norms on the last batches, on every device on all of each."""
         self.network.train()
@@ -257,7 +201,7 @@ class _Run(Generic[Module]):
         total = self.settings.steps
         steps = range(max(0, total - NORM_BATCHES), total)
         loaded = (self.batches.fetch(self.batches.positions(step)) for step in steps)
-        pairs = (self._on_device(batch) for batch in loaded)
+        pairs = (self.feed.on_device(batch) for batch in loaded)
         with self.fabric.autocast():
             renew_norms_(self.network, (self._input(*pair) for pair in pairs))
 
@@ -349,22 +293,6 @@ class _Run(Generic[Module]):
             )
 
 
-class _Normalizer:
-    """Preprocessing's normalization on the device: uint8 (B, S, S, 3) to float (B, 3, S, S)."""
-
-    def __init__(self, batches: Batches, device: torch.device) -> None:
-        preprocess = batches.preprocess
-        std = torch.tensor(preprocess.std)
-        self.scale = (1.0 / (255.0 * std)).to(device).view(1, 3, 1, 1)
-        self.shift = (torch.tensor(preprocess.mean) / std).to(device).view(1, 3, 1, 1)
-        self.device = device
-
-    def __call__(self, crops: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
-        tensor = torch.from_numpy(crops).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-        values = tensor.float() * self.scale - self.shift
-        return values.contiguous(memory_format=torch.channels_last)
-
-
 def _float(outputs: Any) -> Any:
     """Return a tensor, or every tensor of a dictionary, in float32."""
     if isinstance(outputs, dict):
@@ -375,35 +303,3 @@ def _float(outputs: Any) -> Any:
 def _out_of_memory(error: RuntimeError) -> bool:
     """Tell whether a runtime error means that memory ran out."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-@STEPS.add("train")
-class Train(Step, FromLabels):
-    """Train the network from where it is, all layers, with cross-entropy on the labels."""
-
-    kind: ClassVar[str] = "train"
-    quiet: ClassVar[frozenset[str]] = FromLabels.newer
-
-    def check(self, stage: Stage) -> None:
-        """Note that the network has learned, and what that takes."""
-        super().check(stage)
-        stage.trained = True
-        stage.images += self.pushed_images
-
-    def run(self, parent: Detector, context: Context) -> Detector:
-        """Return the trained detector."""
-        fitted = fit_labels(parent.network, self, parent, context, what=self.kind)
-        return parent.evolve(network=fitted.network, training=fitted.report)
-
-
-def require_trained(step: Step, stage: Stage, why: str) -> None:
-    """Refuse a step on an untrained network.
-
-    Raises:
-        ConfigError: the network has not learned anything yet.
-    """
-    if not stage.trained:
-        raise ConfigError(
-            f"`{step.kind}` needs a trained network: {why} "
-            "Put `train` before it, or start from a trained `detector`."
-        )

@@ -25,8 +25,8 @@ from lydite.models.contract import ADAPTERS_NAME, Network, adapter_key
 from lydite.models.surgery import add_adapter_
 from lydite.recipe import STEPS, Context, Stage, Step
 from lydite.training.labels import FromLabels
-from lydite.training.loop import fit_labels, require_trained
 from lydite.training.team import Team
+from lydite.training.train import fit_labels, require_trained
 from lydite.transfer.layers import parameters_of
 from lydite.transfer.observe import free_places
 from lydite.transfer.packs import as_exported

@@ -14,7 +14,7 @@ from lydite.config import Fraction
 from lydite.detector import Detector
 from lydite.recipe import STEPS, Context, Stage, Step
 from lydite.training.labels import FromLabels
-from lydite.training.loop import fit_labels, require_trained
+from lydite.training.train import fit_labels, require_trained
 from lydite.transfer.layers import Layers, parameters_of
 
 
