@@ -63,7 +63,7 @@ quote: $(DEV)  ## put the results of studies/ into README and docs
 
 weights: $(TRAIN)  ## make the detector inside the package anew (needs LYDITE_FIELDPACK; hours)
 	$(BIN)/lydite study studies/packaged -o runs/packaged
-	$(BIN)/lydite publish runs/packaged medium --out src/lydite/weights/default --title "lydite medium"
+	$(BIN)/lydite publish runs/packaged large-qat --out src/lydite/weights/default --title "lydite large"
 
 lock:  ## resolve requirements.lock anew (ARGS=--upgrade)
 	@python=$$(sh scripts/find_python.sh) && bash scripts/lock.sh "$$python" $(ARGS)
