@@ -124,6 +124,7 @@ def across_folds(
     pairs = _pairs(recipes, reference, made_of or {})
 
     def replicate(weights: Float64) -> dict[_Key, Float64]:
+        """Return every number for each draw of groups, (B,) for weights (B, N)."""
         found: dict[_Key, Float64] = {}
         for metric in METRICS:
             for recipe in recipes:
@@ -146,9 +147,23 @@ def across_folds(
     else:
         nothing = np.empty(0)
         drawn = {key: (float("nan"), nothing) for key in replicate(np.ones((1, 0)))}
+    return _filed(drawn, recipes, _counts(images), split)
+
+
+def _counts(images: _Images) -> dict[str, int]:
+    """Return how many images each fold measures, and all of them together."""
     counts = {fold: np.unique(np.concatenate(at)).size for fold, at in images.units.items()}
     everything = [places for at in images.units.values() for places in at]
-    counts[_MEAN] = np.unique(np.concatenate(everything)).size
+    return counts | {_MEAN: np.unique(np.concatenate(everything)).size}
+
+
+def _filed(
+    drawn: Mapping[_Key, tuple[float, Float64]],
+    recipes: Sequence[str],
+    counts: Mapping[str, int],
+    split: str,
+) -> dict[str, tuple[Figure, ...]]:
+    """Return each recipe's figures: values with their intervals, and gains with their p-values."""
     figures: dict[str, list[Figure]] = {recipe: [] for recipe in recipes}
     for (metric, recipe, fold, other), (value, boot) in drawn.items():
         where = {"group": HELD_OUT, "split": split} | ({"fold": fold} if fold else {})
