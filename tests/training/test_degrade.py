@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from lydite.data.distort import blurred, noisy, recompressed, rescaled
+from lydite.data.distort import blurred, noisy, recompressed, rescaled, scaled
 from lydite.training.degrade import Degrade
 
 CROP = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -49,6 +49,7 @@ def test_newer_degradations_leave_older_entries_and_draws_as_they_were() -> None
     assert set(older.model_dump(mode="json")) == names
     assert set(Degrade(webp=0.5).model_dump(mode="json")) == names | {"webp"}
     newer = Degrade(jpeg=0.5, resize=0.5, webp=1e-9)
+    assert set(Degrade(scale=0.5).model_dump(mode="json")) == names | {"scale"}
     for seed in range(8):
         one, two = (d.apply(CROP, np.random.default_rng(seed)) for d in (older, newer))
         assert np.array_equal(one, two)
@@ -69,6 +70,28 @@ def test_probabilities_are_kept() -> None:
     assert np.mean(changed) == pytest.approx(0.25, abs=0.08)
 
 
+def test_scaled_copies_are_what_a_scaled_image_shows() -> None:
+    """Not down and up again: the copy's pixels are those of the smaller image."""
+    ramp = np.add.outer(np.arange(128), np.arange(128))
+    image = np.repeat((128 + 100 * np.sin(ramp / 5))[..., None], 3, axis=2).astype(np.uint8)
+    degrade = Degrade(scale=1.0, scale_factor=(0.5, 0.5))
+    assert degrade.view(32) == 64
+    wanted = scaled(image, 0.5)[:32, :32].astype(float)
+    for seed in range(6):
+        copy = degrade.apply(image[:64, :64], np.random.default_rng(seed), 32)
+        # filters differ a little, and at the edge of the view
+        assert np.abs(copy[:-4, :-4] - wanted[:-4, :-4]).mean() < 4
+        assert np.abs(copy[:-4, :-4] - image[: 32 - 4, : 32 - 4].astype(float)).mean() > 20
+
+
+def test_larger_scales_need_no_more_of_the_image() -> None:
+    degrade = Degrade(scale=1.0, scale_factor=(1.2, 2.0))
+    assert degrade.view(32) == 32
+    copy = degrade.apply(CROP, np.random.default_rng(0))
+    assert copy.shape == CROP.shape
+    assert copy.astype(float).std() < 0.9 * CROP.astype(float).std()
+
+
 def test_full_quality_of_scale_is_no_change() -> None:
     copy = Degrade(resize=1.0, resize_scale=(1.0, 1.0)).apply(CROP, np.random.default_rng(0))
     assert np.array_equal(copy, CROP)
@@ -82,6 +105,8 @@ def test_full_quality_of_scale_is_no_change() -> None:
         ({"jpeg": 0.5, "jpeg_quality": (90, 60)}, "ascend"),
         ({"resize": 0.5, "resize_scale": (0.9, 0.5)}, "ascend"),
         ({"webp": 0.5, "webp_quality": (90, 60)}, "ascend"),
+        ({"scale": 0.5, "scale_factor": (0.9, 0.5)}, "ascend"),
+        ({"scale": 0.5, "scale_factor": (0.1, 0.5)}, "scale_factor"),
         ({"haze": 0.5}, "haze"),
     ],
 )

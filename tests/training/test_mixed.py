@@ -87,6 +87,31 @@ def test_degrading_leaves_the_clean_crops_as_they_were(tiny_manifest: Manifest) 
     assert all(not np.array_equal(x, y) for x, y in zip(b.crops, b.clean, strict=True))
 
 
+@pytest.mark.parametrize("crop", ["random", "grid", "tiles"])
+def test_scaled_copies_show_more_of_the_image(tiny_manifest: Manifest, crop: str) -> None:
+    degrade = Degrade(scale=1.0, scale_factor=(0.5, 0.5))
+    mixed = make(tiny_manifest, degrade=degrade, crop=crop)
+    assert mixed.view == 128
+    got = mixed.fetch(mixed.positions(1))
+    assert got.crops.shape == got.clean.shape == (8, 64, 64, 3)
+    # the upper left quarter of the copy is the whole crop, smaller
+    smaller = got.clean.reshape(8, 32, 2, 32, 2, 3).mean((2, 4))
+    assert np.abs(got.crops[:, :30, :30] - smaller[:, :30, :30]).mean() < 6
+    assert np.abs(got.crops[:, :30, :30] - got.clean[:, :30, :30].astype(float)).mean() > 15
+
+
+def test_what_is_brought_to_one_size_is_not_scaled(tiny_manifest: Manifest) -> None:
+    with pytest.raises(ConfigError, match="before they are cut"):
+        MixedBatches(
+            tiny_manifest.select(split="train", domain="one"),
+            Preprocess(size=64, fit="resize"),
+            TrainSettings(batch=4),
+            3,
+            ImageStore(),
+            degrade=Degrade(scale=0.5),
+        )
+
+
 @pytest.mark.parametrize(
     ("batch", "share", "labeled"),
     [(32, 0.5, 16), (8, 0.3, 6), (8, 0.01, 6), (8, 0.99, 2), (3, 0.5, 2), (9, 0.1, 8)],

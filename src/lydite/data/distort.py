@@ -19,6 +19,8 @@ from lydite.errors import DecodeError
 UInt8 = NDArray[np.uint8]
 #: longest side that a format can hold (JPEG: Pillow's own limit)
 MOST_SIDE = {"JPEG": 65500, "WEBP": 16383}
+#: what programs scale images with; all anti-alias what becomes smaller
+FILTERS = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, Image.Resampling.LANCZOS)
 
 
 def recompressed(rgb: UInt8, quality: int, file_format: Literal["JPEG", "WEBP"] = "JPEG") -> UInt8:
@@ -74,6 +76,13 @@ def fitted(rgb: UInt8, most: int) -> UInt8:
     """Return an image scaled down until its longest side has `most` pixels, if it has more."""
     longest = max(rgb.shape[:2])
     return rgb if longest <= most else scaled(rgb, most / longest)
+
+
+def resized(rgb: UInt8, size: int, resampling: Image.Resampling) -> UInt8:
+    """Return an image scaled to `size` pixels on each side; the same pixels where it has them."""
+    if rgb.shape[:2] == (size, size):
+        return rgb
+    return np.asarray(_image(rgb).resize((size, size), resampling), dtype=np.uint8)
 
 
 def rescaled(rgb: UInt8, scale: float) -> UInt8:

@@ -102,6 +102,11 @@ class Batches:
         self.partners = _partners(self.rows) if settings.balance == "pairs" else {}
         self._orders: dict[tuple[int, int, int], NDArray[np.int64]] = {}
 
+    @property
+    def view(self) -> int:
+        """Side of what is cut out of images, V: of the network's input, or more for its copies."""
+        return self.preprocess.size
+
     def positions(self, step: int, rank: int = 0, world: int = 1) -> Sequence[int]:
         """Return the global sample numbers of a step that device `rank` of `world` works on.
 
@@ -150,12 +155,14 @@ class Batches:
         return Loaded(crops, crops, targets)
 
     def load(self, positions: Sequence[int]) -> tuple[UInt8, NDArray[np.int64]]:
-        """Return crops (B, S, S, 3) uint8 and targets (B,) int64.
+        """Return crops (B, V, V, 3) uint8 and targets (B,) int64.
+
+        V is `view`.
 
         Raises:
             DataError: an image cannot be read any more; the message names the file.
         """
-        size = self.preprocess.size
+        size = self.view
         crops = np.empty((len(positions), size, size, 3), np.uint8)
         targets = np.empty(len(positions), np.int64)
         for index, position in enumerate(positions):
@@ -173,7 +180,7 @@ class Batches:
         return position - position % 2 if self.partners else position
 
     def crop(self, row: Row, rng: np.random.Generator) -> UInt8:
-        """Return one crop of an image, augmented as the settings say: (S, S, 3) uint8.
+        """Return one crop of an image, augmented as the settings say: (V, V, 3) uint8.
 
         Raises:
             DataError: the image cannot be read any more; the message names the file.
@@ -190,14 +197,15 @@ class Batches:
 
     def _crop(self, rgb: UInt8, rng: np.random.Generator) -> UInt8:
         """Cut one crop."""
-        preprocess, size = self.preprocess, self.preprocess.size
+        preprocess, size = self.preprocess, self.view
         if preprocess.fit == "resize":
             return np.asarray(cut_tiles(rgb, preprocess)[0], dtype=np.uint8)
         rgb = grow(rgb, size)
         height, width = rgb.shape[:2]
         if self.settings.crop == "tiles":
-            y = int(rng.choice(tile_offsets(height, size, preprocess.tiles)))
-            x = int(rng.choice(tile_offsets(width, size, preprocess.tiles)))
+            y = int(rng.choice(tile_offsets(height, preprocess.size, preprocess.tiles)))
+            x = int(rng.choice(tile_offsets(width, preprocess.size, preprocess.tiles)))
+            rgb = grow(rgb, max(y, x) + size)  # beside the last tile there is no more image
         else:
             grid = JPEG_BLOCK if self.settings.crop == "grid" else 1
             y = grid * int(rng.integers((height - size) // grid + 1))

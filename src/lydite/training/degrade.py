@@ -6,6 +6,7 @@ robust. Mild is enough, and better than heavy: what destroys a generator's trace
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,17 +18,21 @@ from pydantic import (
 )
 
 from lydite.config import Fraction, Frozen
-from lydite.data.distort import UInt8, blurred, noisy, recompressed, rescaled
+from lydite.data.distort import FILTERS, UInt8, blurred, noisy, recompressed, rescaled, resized
 
 Quality = Annotated[int, Field(ge=1, le=100)]
 Scale = Annotated[float, Field(ge=0.1, le=1)]
+Factor = Annotated[float, Field(ge=0.25, le=4)]
 LEAST_RADIUS = 0.1
 #: fields that older entries do not have; left out while unused, so that these read as they did
-NEWER = ("noise", "noise_level", "webp", "webp_quality")
+NEWER = ("noise", "noise_level", "webp", "webp_quality", "scale", "scale_factor")
 
 
 class Degrade(Frozen):
     """How often and how much crops are degraded: scaled, blurred, noisy, compressed, in this order.
+
+    `scale` is what a gallery or a network does to a picture, which stays that size; `resize` goes
+    there and back, and so only blurs. A network that knows the one does not know the other.
 
     Attributes:
         jpeg: probability of re-compressing a crop at a quality in `jpeg_quality`.
@@ -41,6 +46,9 @@ class Degrade(Frozen):
         webp: probability of re-compressing a crop as WebP at a quality in `webp_quality`, after
             JPEG where both happen.
         webp_quality: lowest and highest quality.
+        scale: probability of scaling the image by a factor in `scale_factor`, before the crop is
+            cut: it shows more of the image, or less of it. With a random one of three filters.
+        scale_factor: smallest and largest factor of its sides.
     """
 
     jpeg: Fraction = 0.0
@@ -53,16 +61,19 @@ class Degrade(Frozen):
     noise_level: Annotated[float, Field(gt=0, le=64)] = 4.0
     webp: Fraction = 0.0
     webp_quality: tuple[Quality, Quality] = (60, 95)
+    scale: Fraction = 0.0
+    scale_factor: tuple[Factor, Factor] = (0.65, 1.0)
 
     @model_validator(mode="after")
     def _does_something(self) -> Degrade:
-        for name in ("jpeg_quality", "resize_scale", "webp_quality"):
+        for name in ("jpeg_quality", "resize_scale", "webp_quality", "scale_factor"):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name} must ascend; got {(low, high)}")
-        if not (self.jpeg or self.blur or self.resize or self.noise or self.webp):
+        if not any((self.jpeg, self.blur, self.resize, self.noise, self.webp, self.scale)):
             raise ValueError(
-                "give at least one of jpeg, blur, resize, noise and webp a probability above 0"
+                "give at least one of jpeg, blur, resize, noise, webp and scale a probability "
+                "above 0"
             )
         return self
 
@@ -73,8 +84,28 @@ class Degrade(Frozen):
         unused = {name for name in NEWER if getattr(self, name) == _default(name)}
         return {name: item for name, item in value.items() if name not in unused}
 
-    def apply(self, crop: UInt8, rng: np.random.Generator) -> UInt8:
-        """Return a copy of a crop, (S, S, 3) uint8, degraded as `rng` decides."""
+    def view(self, size: int) -> int:
+        """Return how many pixels of each side of the image copies of crops of this size need."""
+        return math.ceil(size / min(self.scale_factor[0], 1.0)) if self.scale else size
+
+    def apply(self, view: UInt8, rng: np.random.Generator, size: int | None = None) -> UInt8:
+        """Return a degraded copy of a crop, as `rng` decides.
+
+        Args:
+            view: the crop in its upper left corner and what is right of and below it, as much as
+                `view` says, (V, V, 3) uint8; not changed.
+            rng: decides.
+            size: of the crop, S; V unless given.
+
+        Returns:
+            (S, S, 3) uint8, an array of its own.
+        """
+        size = len(view) if size is None else size
+        crop = view[:size, :size]
+        if self.scale and rng.random() < self.scale:
+            window = min(len(view), max(1, round(size / float(rng.uniform(*self.scale_factor)))))
+            chosen = FILTERS[int(rng.integers(len(FILTERS)))]
+            crop = resized(view[:window, :window], size, chosen)
         if rng.random() < self.resize:
             crop = rescaled(crop, float(rng.uniform(*self.resize_scale)))
         if rng.random() < self.blur:

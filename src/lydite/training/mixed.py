@@ -15,7 +15,7 @@ from lydite.card import Preprocess
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest, Row
 from lydite.errors import ConfigError
-from lydite.training.batches import Batches, Loaded, UInt8
+from lydite.training.batches import Batches, Loaded
 from lydite.training.degrade import Degrade
 from lydite.training.objectives import UNLABELED
 from lydite.training.settings import TrainSettings
@@ -38,7 +38,8 @@ class MixedBatches(Batches):
         degrade: what happens to the student's copy alone.
 
     Raises:
-        ConfigError: the batch is too small for the share.
+        ConfigError: the batch is too small for the share, or images are to be scaled that the
+            detector brings to one size in any case.
         DataError: no labeled images, or one class only.
     """
 
@@ -56,8 +57,20 @@ class MixedBatches(Batches):
     ) -> None:
         super().__init__(manifest, preprocess, settings, seed, store)
         self.unlabeled, self.degrade = tuple(unlabeled), degrade
+        if degrade is not None and degrade.scale and preprocess.fit == "resize":
+            raise ConfigError(
+                "`scale` in `degrade` scales images before they are cut, but this detector's "
+                "preprocessing resizes each image whole. Take `scale` out, or use `resize`, which "
+                "blurs."
+            )
         self.labeled = labeled_count(settings.batch, share) if unlabeled else settings.batch
         self._order: tuple[int, NDArray[np.int64]] | None = None
+
+    @property
+    def view(self) -> int:
+        """Side of what is cut out of images: more than the network's where copies are scaled."""
+        size = self.preprocess.size
+        return size if self.degrade is None else self.degrade.view(size)
 
     @property
     def labeled_share(self) -> float:
@@ -85,7 +98,7 @@ class MixedBatches(Batches):
         """
         numbered = [self._numbered(position) for position in positions]
         known = [number for is_known, number in numbered if is_known]
-        clean, targets = self.load(known)
+        views, targets = self.load(known)
         draws = [(5, self.draw_of(number)) for number in known]
         others = [number for is_known, number in numbered if not is_known]
         if others:
@@ -93,20 +106,17 @@ class MixedBatches(Batches):
                 self.crop(self.unlabeled_at(n), np.random.default_rng([self.seed, 6, n]))
                 for n in others
             ]
-            clean = np.concatenate([clean, np.stack(more)])
+            views = np.concatenate([views, np.stack(more)])
             targets = np.concatenate([targets, np.full(len(others), UNLABELED)])
             draws += [(7, number) for number in others]
-        return Loaded(self._degraded(clean, draws), clean, targets)
-
-    def _degraded(self, clean: UInt8, draws: list[tuple[int, int]]) -> UInt8:
-        """Return the student's copies; the very same array where nothing is degraded."""
         if self.degrade is None:
-            return clean
+            return Loaded(views, views, targets)
+        size = self.preprocess.size
         copies = [
-            self.degrade.apply(crop, np.random.default_rng([self.seed, *draw]))
-            for crop, draw in zip(clean, draws, strict=True)
+            self.degrade.apply(view, np.random.default_rng([self.seed, *draw]), size)
+            for view, draw in zip(views, draws, strict=True)
         ]
-        return np.stack(copies)
+        return Loaded(np.stack(copies), views[:, :size, :size], targets)
 
     def _numbered(self, position: int) -> tuple[bool, int]:
         """Return whether a sample is labeled, and its number among its like."""
