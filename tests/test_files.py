@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
@@ -39,6 +40,26 @@ def test_digests_do_not_depend_on_key_order() -> None:
 def test_nan_has_no_digest() -> None:
     with pytest.raises(ValueError, match="JSON"):
         digest({"a": float("nan")})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": 1, "text": 'ü \\ "', "none": None, "empty": [{}, []]},
+        [{"metric": "auc", "value": n / 7, "slice": {"domain": "one"}} for n in range(30)],
+        {"long": "x" * 300, "inner": {"list": list(range(100)), "of": [["y" * 90] * 3] * 3}},
+        [],
+        "word",
+    ],
+)
+def test_compact_json_is_the_same_json(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, value, compact=True)
+    text = path.read_text("utf-8")
+    assert json.loads(text) == value
+    write_json(path, value)
+    assert len(text.splitlines()) <= len(path.read_text("utf-8").splitlines())
+    assert all(len(line) <= 242 for line in text.splitlines() if "x" * 300 not in line)
 
 
 def test_write_and_read(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from lydite.errors import BusyError, FileError
 
 MAX_JSON_BYTES = 10 * 1024 * 1024
 TEMPORARY_PREFIX = ".lydite-"
+#: longest line of compact JSON that could be broken: a figure, with its slice, is one
+LINE = 240
 
 
 def canonical_json(value: Any) -> bytes:
@@ -102,10 +104,37 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise FileError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as readable JSON (indented, key order kept), atomically."""
-    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+def write_json(path: Path, value: Any, *, compact: bool = False) -> None:
+    """Write `value` as readable JSON (indented, key order kept), atomically.
+
+    Args:
+        path: of the file.
+        value: what JSON can hold.
+        compact: what fits on a line stands on one, such as a figure among a thousand.
+    """
+    text = _folded(value) if compact else _dumped(value, indent=2)
     write_bytes(path, (text + "\n").encode("utf-8"))
+
+
+def _dumped(value: Any, indent: int | None = None) -> str:
+    """Return JSON, with its keys in the order they have."""
+    return json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def _folded(value: Any, room: int = LINE, margin: str = "") -> str:
+    """Return JSON whose lists and objects are broken into lines only where they are too long."""
+    line = _dumped(value)
+    if len(line) <= room or not value or not isinstance(value, dict | list):
+        return line
+    inner = margin + "  "
+    if isinstance(value, dict):
+        items = {f"{_dumped(str(key))}: ": item for key, item in value.items()}
+        parts = [k + _folded(v, LINE - len(inner) - len(k), inner) for k, v in items.items()]
+        opened, closed = "{}"
+    else:
+        parts = [_folded(item, LINE - len(inner), inner) for item in value]
+        opened, closed = "[]"
+    return f"{opened}\n{inner}" + f",\n{inner}".join(parts) + f"\n{margin}{closed}"
 
 
 @contextlib.contextmanager

@@ -145,7 +145,7 @@ def write_result(folder: Path, result: Result) -> Path:
     while path.exists():
         number += 1
         path = folder / f"{stem}-{number}.json"
-    write_json(path, result.model_dump(mode="json"))
+    write_json(path, result.model_dump(mode="json"), compact=True)
     return path
 
 

@@ -123,7 +123,7 @@ def together(study: Study, folder: Path, results: Mapping[str, Sequence[Result]]
 def write_together(folder: Path, value: Together) -> Path:
     """Write the record into the folder of all folds, and return its file."""
     path = folder / TOGETHER_FILE
-    write_json(path, value.model_dump(mode="json"))
+    write_json(path, value.model_dump(mode="json"), compact=True)
     return path
 
 
