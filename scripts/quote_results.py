@@ -7,8 +7,9 @@ over folds, between `<!-- seen:NAME -->` and `<!-- /seen -->`, `source` and `uns
 between `<!-- KIND:NAME -->` and `<!-- /KIND -->`: a `figure` (AUC on unseen generators against
 size, docs/NAME.svg), `rates` (accuracy against the share removed, docs/NAME-rates.svg), `curves`
 (accuracy against how many images were learned from, a column a fold, docs/NAME-curves.svg), `depth`
-(what an adapter is worth at every place, docs/NAME-depth.svg) or the
-`sensitivity` of its reference (from `studies/NAME/sensitivity.json`). Between
+(what an adapter is worth at every place, docs/NAME-depth.svg), `held` (AUC on what each fold of a
+protocol holds out, docs/NAME-held.svg) or the `sensitivity` of its reference (from
+`studies/NAME/sensitivity.json`). Between
 `<!-- placement:NAME -->` and `<!-- /placement -->` stands what predictors of an adapter's place are
 worth, made from the placements in `studies/NAME/results`; between `<!-- degraded:NAME -->` and
 `<!-- /degraded -->` what degraded images cost each recipe.
@@ -30,9 +31,10 @@ from lydite.report.across import VIEWS, fill_across, read_folds
 from lydite.report.degraded_table import degraded_table
 from lydite.report.depth import depth_curves
 from lydite.report.figures import trade_off
+from lydite.report.held import held_figure
 from lydite.report.markdown import fill, fill_place
 from lydite.report.placement_table import placement_table
-from lydite.report.protocol import fill_protocol
+from lydite.report.protocol import fill_protocol, folds_of, record_of
 from lydite.report.rates import rate_curves
 from lydite.report.sensitivity import sensitivity_map
 from lydite.report.shots import shot_curves
@@ -42,7 +44,7 @@ from lydite.transfer.placement_compare import compare_placements, read_placement
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = re.compile(
-    r"<!-- (table|figure|rates|curves|sensitivity|depth|seen|source|unseen|placement|degraded|"
+    r"<!-- (table|figure|rates|curves|sensitivity|depth|held|seen|source|unseen|placement|degraded|"
     r"protocol):([a-z0-9-]+) -->\n"
 )
 BACKGROUND = '<rect width="100%" height="100%" rx="6" fill="#fffdf8"/>'
@@ -51,6 +53,7 @@ ALT = {
     "sensitivity": "What is lost when a share of one layer's channels goes",
     "depth": "What an adapter behind each stage brings, for several detectors and targets",
     "curves": "Accuracy on target and source against how many images were learned from",
+    "held": "AUC of every recipe on each domain that was left out, and the mean",
     "rates": "Accuracy on the known generator and AUC on unknown ones, against the share removed",
 }
 
@@ -69,6 +72,8 @@ def drawing(results: Path, kind: str, name: str) -> str:
     """
     if kind == "depth":
         return framed(depth_curves(list(read_placements(results).values())), name)
+    if kind == "held":
+        return framed(held_drawing(results), name)
     if kind == "curves":
         return framed(shot_curves(read_folds(results)), name)
     if kind == "sensitivity":
@@ -81,6 +86,12 @@ def drawing(results: Path, kind: str, name: str) -> str:
         return framed(rate_curves(lines, lines[0].result.seen), name)
     axis = "mean AUC on unseen generators"
     return framed(trade_off(lines, "auc", "unseen-mean", name, ALT[kind], axis), name)
+
+
+def held_drawing(results: Path) -> str | None:
+    """Return the drawing of what a protocol's folds hold out, None where there is no record."""
+    record = record_of(results, read_folds(results))
+    return None if record is None else held_figure(record, folds_of(record, results))
 
 
 def framed(svg: str | None, name: str) -> str:

@@ -15,6 +15,7 @@ from lydite.cli import main
 from lydite.data.demo import DEMO_DOMAINS
 from lydite.errors import DataError, ResumeError
 from lydite.report.across import read_folds
+from lydite.report.held import held_figure, held_rows
 from lydite.report.overview import write_overview
 from lydite.report.pairs import pairs_map
 from lydite.report.protocol import (
@@ -123,6 +124,35 @@ def test_tables_say_what_the_record_says(done: Path) -> None:
     page = (done / "out" / "report.html").read_text("utf-8")
     assert "AUC on what each fold holds out" in page
     assert section.rows[1][4] in page
+
+
+def test_the_figure_has_a_line_for_each_recipe_and_a_mark_for_each_fold(done: Path) -> None:
+    record = read_together(done / "out")
+    assert record is not None
+    folds = folds_of(record, done / "out")
+    rows = held_rows(record, folds)
+    assert [row.recipe for row in rows] == ["BL", "ours", "half"]
+    for row, recipe in zip(rows, record.recipes, strict=True):
+        assert row.mean == recipe.figure("auc", group="held-out", split="test")
+        assert list(row.folds) == LEARNED
+        for domain, value in row.folds.items():
+            (own,) = [r for r in folds[f"without-{domain}"] if r.recipe == row.recipe]
+            figure = own.figure("auc", domain=domain, split="test")
+            assert figure is not None
+            assert value == pytest.approx(figure.value)
+            assert row.label == f"{row.recipe}, {own.cost.parameters}"
+    drawn = held_figure(record, folds)
+    assert drawn is not None
+    assert drawn == held_figure(record, folds)
+    words = ", ".join(f"{name} {value:.3f}" for name, value in rows[1].folds.items())
+    assert f"ours: mean {rows[1].mean.value:.3f}; {words}." in drawn
+    assert "AUC on what each fold holds out. BL: mean" in (done / "out/report.html").read_text(
+        "utf-8"
+    )
+    pairwise = record.model_copy(
+        update={"protocol": record.protocol.model_copy(update={"kind": "pairwise"})}
+    )
+    assert held_figure(pairwise, folds) is None
 
 
 def test_a_page_is_filled_from_committed_results(done: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from lydite import __version__
 from lydite.files import write_bytes
 from lydite.report.across import VIEWS, grid
+from lydite.report.held import held_figure
 from lydite.report.html import REPORT_NAME
 from lydite.report.pairs import pairs_map
 from lydite.report.protocol import sections
@@ -62,6 +63,7 @@ def write_overview(
         report=REPORT_NAME,
         # matplotlib escapes what it writes, and so does our frame around it
         curves=Markup(shot_curves(folds) or ""),  # noqa: S704
+        held=Markup(held_figure(record, folds) or "") if record else None,  # noqa: S704
         pairs=Markup(pairs_map(record, folds)) if record and pairwise else None,  # noqa: S704
         views=views,
         version=__version__,
