@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,9 @@ from lydite.study.together import Together
 
 CHANCE = 0.5
 #: inches: width, height of a line, and what is around all lines
-_WIDTH, _LINE, _AROUND = 7.2, 0.27, 1.1
+_WIDTH, _LINE, _AROUND = 7.2, 0.27, 0.9
+#: names a row of the legend has room for
+_NAMES = 4
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def held_figure(record: Together, folds: Mapping[str, Sequence[Result]]) -> str 
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("AUC on what was held out; 0.5 is chance")
-        canvas.legend(handles=_legend(held), loc="outside upper left", ncols=min(len(held) + 1, 6))
+        canvas.legend(handles=_legend(held), loc="outside upper left", ncols=_NAMES)
 
     words = "AUC on what each fold holds out. " + " ".join(
         f"{row.recipe}: mean {row.mean.value:.3f}; "
@@ -93,7 +96,8 @@ def held_figure(record: Together, folds: Mapping[str, Sequence[Result]]) -> str 
         + "."
         for row in rows
     )
-    size = (_WIDTH, _AROUND + _LINE * len(rows))
+    legend = _LINE * math.ceil((len(held) + 1) / _NAMES)
+    size = (_WIDTH, _AROUND + legend + _LINE * len(rows))
     return draw("held", "What was held out, by recipe", words, size, paint)
 
 
