@@ -10,6 +10,7 @@ import pytest
 from lydite.card import Preprocess
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
+from lydite.data.preprocess import grow
 from lydite.errors import ConfigError
 from lydite.training.batches import Batches
 from lydite.training.degrade import Degrade
@@ -87,7 +88,7 @@ def test_degrading_leaves_the_clean_crops_as_they_were(tiny_manifest: Manifest) 
     assert all(not np.array_equal(x, y) for x, y in zip(b.crops, b.clean, strict=True))
 
 
-@pytest.mark.parametrize("crop", ["random", "grid", "tiles"])
+@pytest.mark.parametrize("crop", ["random", "grid"])
 def test_scaled_copies_show_more_of_the_image(tiny_manifest: Manifest, crop: str) -> None:
     degrade = Degrade(scale=1.0, scale_factor=(0.5, 0.5))
     mixed = make(tiny_manifest, degrade=degrade, crop=crop)
@@ -100,12 +101,39 @@ def test_scaled_copies_show_more_of_the_image(tiny_manifest: Manifest, crop: str
     assert np.abs(got.crops[:, :30, :30] - got.clean[:, :30, :30].astype(float)).mean() > 15
 
 
-def test_what_is_brought_to_one_size_is_not_scaled(tiny_manifest: Manifest) -> None:
-    with pytest.raises(ConfigError, match="before they are cut"):
+def test_clean_crops_stay_on_the_grid_when_their_views_are_mirrored(
+    tiny_manifest: Manifest,
+) -> None:
+    mixed = make(tiny_manifest, degrade=Degrade(scale=0.5, scale_factor=(0.6, 1.0)), crop="grid")
+    assert mixed.view == 112
+    assert make(tiny_manifest, degrade=Degrade(scale=0.5, scale_factor=(0.6, 1.0))).view == 107
+    assert make(tiny_manifest, degrade=Degrade(jpeg=0.5), crop="grid").view == 64
+    images = [grow(ImageStore().get(row), mixed.view) for row in mixed.rows]
+    got = mixed.fetch(mixed.positions(2))
+    for crop in got.clean[: mixed.labeled]:
+        places = [
+            (y, x)
+            for rgb in images
+            for shown in (crop, crop[:, ::-1])
+            for y in range(0, rgb.shape[0] - 63, 8)
+            for x in range(0, rgb.shape[1] - 63, 8)
+            if np.array_equal(rgb[y : y + 64, x : x + 64], shown)
+        ]
+        assert places
+
+
+@pytest.mark.parametrize(
+    ("fit", "crop", "why"),
+    [("resize", "random", "before they are cut"), ("tiles", "tiles", "more of an image")],
+)
+def test_what_is_not_cut_freely_is_not_scaled(
+    tiny_manifest: Manifest, fit: str, crop: str, why: str
+) -> None:
+    with pytest.raises(ConfigError, match=why):
         MixedBatches(
             tiny_manifest.select(split="train", domain="one"),
-            Preprocess(size=64, fit="resize"),
-            TrainSettings(batch=4),
+            Preprocess.model_validate({"size": 64, "fit": fit}),
+            TrainSettings.model_validate({"batch": 4, "crop": crop}),
             3,
             ImageStore(),
             degrade=Degrade(scale=0.5),

@@ -203,9 +203,8 @@ class Batches:
         rgb = grow(rgb, size)
         height, width = rgb.shape[:2]
         if self.settings.crop == "tiles":
-            y = int(rng.choice(tile_offsets(height, preprocess.size, preprocess.tiles)))
-            x = int(rng.choice(tile_offsets(width, preprocess.size, preprocess.tiles)))
-            rgb = grow(rgb, max(y, x) + size)  # beside the last tile there is no more image
+            y = int(rng.choice(tile_offsets(height, size, preprocess.tiles)))
+            x = int(rng.choice(tile_offsets(width, size, preprocess.tiles)))
         else:
             grid = JPEG_BLOCK if self.settings.crop == "grid" else 1
             y = grid * int(rng.integers((height - size) // grid + 1))

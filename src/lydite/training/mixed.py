@@ -5,6 +5,7 @@ Like all batches they follow from (seed, step, position) alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from lydite.card import Preprocess
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest, Row
 from lydite.errors import ConfigError
-from lydite.training.batches import Batches, Loaded
+from lydite.training.batches import JPEG_BLOCK, Batches, Loaded
 from lydite.training.degrade import Degrade
 from lydite.training.objectives import UNLABELED
 from lydite.training.settings import TrainSettings
@@ -39,7 +40,7 @@ class MixedBatches(Batches):
 
     Raises:
         ConfigError: the batch is too small for the share, or images are to be scaled that the
-            detector brings to one size in any case.
+            detector brings to one size in any case, or whose crops are to be its tiles.
         DataError: no labeled images, or one class only.
     """
 
@@ -57,12 +58,8 @@ class MixedBatches(Batches):
     ) -> None:
         super().__init__(manifest, preprocess, settings, seed, store)
         self.unlabeled, self.degrade = tuple(unlabeled), degrade
-        if degrade is not None and degrade.scale and preprocess.fit == "resize":
-            raise ConfigError(
-                "`scale` in `degrade` scales images before they are cut, but this detector's "
-                "preprocessing resizes each image whole. Take `scale` out, or use `resize`, which "
-                "blurs."
-            )
+        if degrade is not None and degrade.scale:
+            _require_crops(preprocess, settings)
         self.labeled = labeled_count(settings.batch, share) if unlabeled else settings.batch
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
@@ -70,7 +67,11 @@ class MixedBatches(Batches):
     def view(self) -> int:
         """Side of what is cut out of images: more than the network's where copies are scaled."""
         size = self.preprocess.size
-        return size if self.degrade is None else self.degrade.view(size)
+        if self.degrade is None or not self.degrade.scale:
+            return size
+        side = self.degrade.view(size)
+        # a mirrored view begins at its other end, which has to lie on the grid too
+        return math.ceil(side / JPEG_BLOCK) * JPEG_BLOCK if self.settings.crop == "grid" else side
 
     @property
     def labeled_share(self) -> float:
@@ -124,6 +125,25 @@ class MixedBatches(Batches):
         if place < self.labeled:
             return True, step * self.labeled + place
         return False, step * (self.settings.batch - self.labeled) + place - self.labeled
+
+
+def _require_crops(preprocess: Preprocess, settings: TrainSettings) -> None:
+    """Refuse to scale what is not cut freely.
+
+    Raises:
+        ConfigError: see `MixedBatches`.
+    """
+    if preprocess.fit == "resize":
+        raise ConfigError(
+            "`scale` in `degrade` scales images before they are cut, but this detector's "
+            "preprocessing resizes each image whole. Take `scale` out, or use `resize`, which "
+            "blurs."
+        )
+    if settings.crop == "tiles":
+        raise ConfigError(
+            "`scale` in `degrade` shows more of an image than one tile, which `crop: tiles` "
+            "excludes. Use `crop: random`, or take `scale` out."
+        )
 
 
 def labeled_count(batch: int, share: float) -> int:
