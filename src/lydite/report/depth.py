@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
-from lydite.report.svg import COLORS, MARKERS, SERIES, draw
+from lydite.report.svg import COLORS, draw, look
 
 if TYPE_CHECKING:
     from lydite.transfer.placement_result import Placement
@@ -63,7 +63,7 @@ def depth_curves(placements: Sequence[Placement]) -> str | None:
             if number == 0:
                 axes.set_ylabel("gain in AUC on the target")
         handles = [
-            Line2D([], [], marker=_look(number)[1], color=_look(number)[0], ms=5, label=target)
+            Line2D([], [], marker=look(number)[1], color=look(number)[0], ms=5, label=target)
             for number, target in enumerate(targets)
         ]
         canvas.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 8))
@@ -80,7 +80,7 @@ def depth_curves(placements: Sequence[Placement]) -> str | None:
 
 def _curve(axes: Axes, points: Sequence[Point], number: int) -> None:
     """Draw the curve of one target."""
-    color, marker = _look(number)
+    color, marker = look(number)
     for x, values in points:
         axes.plot([x, x], [min(values), max(values)], color=color, lw=1.2, alpha=0.45)
     means = [statistics.mean(values) for _, values in points]
@@ -99,9 +99,3 @@ def _target(placement: Placement) -> str:
     """Return what a placement's adapters learned."""
     assert placement.sweep is not None, "only swept placements are drawn"
     return ", ".join(placement.sweep.target)
-
-
-def _look(number: int) -> tuple[str, str]:
-    """Return color and marker of a target."""
-    place = 1 + number % (len(SERIES) - 1)
-    return SERIES[place], MARKERS[place]

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from lydite.card import Figure
 from lydite.evaluate.folds import HELD_OUT
-from lydite.report.svg import COLORS, MARKERS, SERIES, draw
+from lydite.report.svg import COLORS, draw, look
 from lydite.report.view import SPLIT
 from lydite.study.protocol import TURNS
 from lydite.study.results import Result
@@ -111,7 +111,7 @@ def _row(axes: Axes, number: int, row: Row, held: Sequence[str]) -> None:
     for place, name in enumerate(held):
         auc = row.folds[name]
         if auc is not None:
-            color, marker = _look(place)
+            color, marker = look(place)
             axes.plot(
                 auc, number, marker=marker, ms=5, color=color, mec=COLORS["paper"], mew=0.6, ls=""
             )
@@ -120,16 +120,10 @@ def _row(axes: Axes, number: int, row: Row, held: Sequence[str]) -> None:
 def _legend(held: Sequence[str]) -> list[Line2D]:
     """Return what the legend names: what is held out, and the mean."""
     marks = [
-        Line2D([], [], ls="", marker=_look(place)[1], color=_look(place)[0], ms=5, label=name)
+        Line2D([], [], ls="", marker=look(place)[1], color=look(place)[0], ms=5, label=name)
         for place, name in enumerate(held)
     ]
     return [*marks, Line2D([], [], color=COLORS["gold"], lw=2.4, label="mean, 95 % interval")]
-
-
-def _look(place: int) -> tuple[str, str]:
-    """Return color and marker of what is held out."""
-    number = 1 + place % (len(SERIES) - 1)
-    return SERIES[number], MARKERS[number]
 
 
 def _short(parameters: int) -> str:

@@ -39,6 +39,17 @@ COLORS: dict[str, str] = {
 SERIES = tuple(value for name, value in COLORS.items() if re.fullmatch(r"s\d", name))
 MARKERS = ("o", "s", "^", "D", "v", "h", "<", "p")
 
+
+def look(number: int) -> tuple[str, str]:
+    """Return color and marker of a series; those of the first 56 all differ.
+
+    >>> look(0) == (SERIES[1], MARKERS[1]), len({look(number) for number in range(56)})
+    (True, 56)
+    """
+    turn, place = divmod(number, len(SERIES) - 1)
+    return SERIES[1 + place], MARKERS[(1 + place + turn) % len(MARKERS)]
+
+
 _RULES: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": COLORS["rule"],

@@ -32,7 +32,7 @@ class Degrade(Frozen):
     """How often and how much crops are degraded: scaled, blurred, noisy, compressed, in this order.
 
     `scale` is what a gallery or a network does to a picture, which stays that size; `resize` goes
-    there and back, and so only blurs. A network that knows the one does not know the other.
+    there and back, and so only blurs.
 
     Attributes:
         jpeg: probability of re-compressing a crop at a quality in `jpeg_quality`.
