@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -454,6 +455,29 @@ def test_a_recipe_fits_the_meaning_of_int8_scores(tiny_manifest: Manifest, tmp_p
     assert made.card.score == meaning_of(scores, val.digest, threshold=kept)
     assert made.card.score.fitted_on == val.digest
     assert [figure.metric for figure in made.card.measured] == ["accuracy", "auc"]
+
+
+def test_rounding_is_learned_on_clean_and_degraded_copies(
+    trained: Detector, tiny_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Qat(steps=4, batch=8, lr=1e-3, images=4, observe=0.5)
+    degrade = {"jpeg": 1.0, "scale": 1.0, "scale_factor": (0.6, 0.8)}
+    both = Qat.model_validate(plain.model_dump() | {"degrade": degrade, "consistency": 4.0})
+    networks: list[FakeQuantized] = []
+
+    def kept(network: FakeQuantized, *rest: Any) -> float:
+        networks.append(network)
+        return require_mirrored(network, *rest)
+
+    monkeypatch.setattr(qat, "require_mirrored", kept)
+    for name, step in (("plain", plain), ("both", both)):
+        step.run(trained, context(tiny_manifest, tmp_path / name))
+    # the ranges follow 2 of 4 steps: 8 crops each, or 8 crops and their 8 copies
+    assert [int(network.images_seen) for network in networks[1::2]] == [16, 32]
+    assert networks[1].ranges() != networks[3].ranges()
+    stage = Stage("lydite-small", trained=True)
+    both.check(stage)
+    assert stage.images == 2 * 2 * 4 * 8
 
 
 def test_order_is_checked() -> None:

@@ -7,11 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lydite.card import Preprocess
+from lydite.card import Architecture, Preprocess
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
 from lydite.data.preprocess import grow
+from lydite.detector import Detector
 from lydite.errors import ConfigError
+from lydite.recipe import parse_step
 from lydite.training.batches import Batches
 from lydite.training.degrade import Degrade
 from lydite.training.mixed import MixedBatches, labeled_count
@@ -138,6 +140,17 @@ def test_what_is_not_cut_freely_is_not_scaled(
             ImageStore(),
             degrade=Degrade(scale=0.5),
         )
+
+
+@pytest.mark.parametrize("kind", ["train", "finetune", "adapt", "qat", "distill"])
+def test_a_plan_already_refuses_to_scale_what_is_not_cut_freely(kind: str) -> None:
+    needs = {"adapt": {"place": "middle"}, "distill": {"student": "lydite-small"}}
+    degrade = {"degrade": {"scale": 0.5}}
+    detector = Detector.start(Architecture(network="lydite-small", input_size=64))
+    step = parse_step({kind: needs.get(kind, {}) | degrade})
+    assert step.outline(detector).card.preprocess.fit == "tiles"
+    with pytest.raises(ConfigError, match="more of an image"):
+        parse_step({kind: needs.get(kind, {}) | degrade | {"crop": "tiles"}}).outline(detector)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from lydite.recipe import STEPS, Context, Stage, Step
 from lydite.training.degrade import Degrade
 from lydite.training.hints import Pupil
 from lydite.training.loop import fit
-from lydite.training.mixed import MixedBatches, labeled_count
+from lydite.training.mixed import MixedBatches, labeled_count, require_crops
 from lydite.training.settings import NEWER, TrainSettings
 from lydite.training.train import require_trained
 
@@ -178,6 +178,7 @@ class Distill(Step, TrainSettings):
             MissingExtraError: there is one, and timm is not installed.
         """
         student = self._student(detector, 0)
+        require_crops(student.card.preprocess, self, self.degrade)
         self._teachers(detector, student)
         for backbone in self.backbones:
             backbone.require()

@@ -31,11 +31,9 @@ from lydite.export.quantized import quantize_static
 from lydite.export.rounding import rounding_of
 from lydite.predictor import Predictor
 from lydite.recipe import STEPS, Context, Stage, Step
-from lydite.training.loop import fit
-from lydite.training.objectives import cross_entropy
-from lydite.training.settings import NEWER, TrainSettings
+from lydite.training.labels import FromLabels
 from lydite.training.team import Team
-from lydite.training.train import require_trained
+from lydite.training.train import fit_labels, require_trained
 
 #: training under rounding takes about this many times as long as without
 COST = 2
@@ -46,8 +44,11 @@ CHECK_IMAGES = 8
 
 
 @STEPS.add("qat")
-class Qat(Step, TrainSettings):
+class Qat(Step, FromLabels):
     """Train with rounding, then fix the ranges for an int8 file, which nothing may follow.
+
+    What the training before it brought against degraded copies or weak domains is kept by the same
+    switches here: rounding is learned on the images that the step sees, and on no others.
 
     Attributes:
         images: how many training images to calibrate the first ranges on, half of each class.
@@ -62,7 +63,7 @@ class Qat(Step, TrainSettings):
     kind: ClassVar[str] = "qat"
     version: ClassVar[int] = 2
 
-    quiet: ClassVar[frozenset[str]] = NEWER | {"result"}
+    quiet: ClassVar[frozenset[str]] = FromLabels.newer | {"result"}
 
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 200
     lr: Annotated[float, Field(gt=0, le=10)] = 1e-4
@@ -83,14 +84,15 @@ class Qat(Step, TrainSettings):
         super().check(stage)
         require_trained(self, stage, "rounding is learned last.")
         stage.quantized = self.result == "int8"
-        stage.images += COST * self.steps * self.batch
+        stage.images += COST * self.pushed_images
 
     def outline(self, detector: Detector) -> Detector:
         """Return the detector as it is, if training can follow what its file will do.
 
         Raises:
-            ConfigError: it cannot, or there is no such file.
+            ConfigError: it cannot, there is no such file, or `degrade` does not fit.
         """
+        self.require_lesson(detector)
         require_followed(detector, float_input=self.float_input)
         return detector
 
@@ -110,13 +112,8 @@ class Qat(Step, TrainSettings):
         tiles = manifest_tiles(parent, chosen, CHECK_IMAGES)[:CHUNK]
         quantized = self._prepared(parent, chosen, tiles, context)
         # bfloat16 would round once more, and not as the file does
-        fitted = fit(
-            quantized,
-            cross_entropy(self.label_smoothing),
-            parent,
-            self,
-            replace(context, precision="float32"),
-            what=self.kind,
+        fitted = fit_labels(
+            quantized, self, parent, replace(context, precision="float32"), what=self.kind
         )
         assert isinstance(fitted.network, FakeQuantized)
         quantization = Quantization(
@@ -148,7 +145,7 @@ class Qat(Step, TrainSettings):
         ranges = calibrate(data, batches, self.method, float_input=self.float_input)
         file = quantize_static(data, ranges)
         # every process of a team counts its own images
-        observe = round(self.observe * self.steps * self.batch / Team.current().world)
+        observe = round(self.observe * self.pushed_images / Team.current().world)
         network = FakeQuantized(parent.network, data, rounding_of(file), ranges, observe)
         require_mirrored(network, parent, file, tiles)
         return network

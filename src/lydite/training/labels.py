@@ -13,9 +13,10 @@ from torch import Tensor
 from lydite.card import Preprocess
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
+from lydite.detector import Detector
 from lydite.training.batches import Batches
 from lydite.training.degrade import Degrade
-from lydite.training.mixed import MixedBatches
+from lydite.training.mixed import MixedBatches, require_crops
 from lydite.training.objectives import Objective, cross_entropy
 from lydite.training.robust import GroupedBatches, GroupWeights
 from lydite.training.settings import NEWER, TrainSettings
@@ -90,6 +91,14 @@ class FromLabels(TrainSettings):
     def pushed_images(self) -> int:
         """How many images the step pushes through training."""
         return self.steps * self.batch * (2 if self.consistency else 1)
+
+    def require_lesson(self, detector: Detector) -> None:
+        """Refuse what the detector's preprocessing excludes, before anything is trained.
+
+        Raises:
+            ConfigError: `degrade` scales images that are not cut freely.
+        """
+        require_crops(detector.card.preprocess, self, self.degrade)
 
     def lesson(self, train: Manifest, preprocess: Preprocess, seed: int) -> Lesson:
         """Return what to learn, and from which images.

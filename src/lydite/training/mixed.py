@@ -58,8 +58,7 @@ class MixedBatches(Batches):
     ) -> None:
         super().__init__(manifest, preprocess, settings, seed, store)
         self.unlabeled, self.degrade = tuple(unlabeled), degrade
-        if degrade is not None and degrade.scale:
-            _require_crops(preprocess, settings)
+        require_crops(preprocess, settings, degrade)
         self.labeled = labeled_count(settings.batch, share) if unlabeled else settings.batch
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
@@ -127,12 +126,14 @@ class MixedBatches(Batches):
         return False, step * (self.settings.batch - self.labeled) + place - self.labeled
 
 
-def _require_crops(preprocess: Preprocess, settings: TrainSettings) -> None:
+def require_crops(preprocess: Preprocess, settings: TrainSettings, degrade: Degrade | None) -> None:
     """Refuse to scale what is not cut freely.
 
     Raises:
         ConfigError: see `MixedBatches`.
     """
+    if degrade is None or not degrade.scale:
+        return
     if preprocess.fit == "resize":
         raise ConfigError(
             "`scale` in `degrade` scales images before they are cut, but this detector's "

@@ -51,6 +51,15 @@ class Train(Step, FromLabels):
         stage.trained = True
         stage.images += self.pushed_images
 
+    def outline(self, detector: Detector) -> Detector:
+        """Return the detector as it is, if it can learn from such crops.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        self.require_lesson(detector)
+        return detector
+
     def run(self, parent: Detector, context: Context) -> Detector:
         """Return the trained detector."""
         fitted = fit_labels(parent.network, self, parent, context, what=self.kind)

@@ -185,8 +185,10 @@ class Adapt(Step, FromLabels):
         """Return the detector with its adapter, untrained.
 
         Raises:
-            ConfigError: no such place, an adapter is there already, or `rank` or `also` do not fit.
+            ConfigError: no such place, an adapter is there already, or `rank`, `also` or `degrade`
+                do not fit.
         """
+        self.require_lesson(detector)
         step = self
         if self.place == AUTO:
             free = free_places(detector.network)

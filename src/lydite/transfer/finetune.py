@@ -44,11 +44,12 @@ class Finetune(Step, FromLabels):
         stage.images += self.pushed_images
 
     def outline(self, detector: Detector) -> Detector:
-        """Return the detector as it is, if it has the layers.
+        """Return the detector as it is, if it has the layers and can learn from such crops.
 
         Raises:
-            ConfigError: it has not.
+            ConfigError: it has not, or cannot.
         """
+        self.require_lesson(detector)
         parameters_of(detector.network, self.layers)
         return detector
 
