@@ -360,6 +360,10 @@ def test_the_command(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert sum(map(len, files.values())) == pytest.approx(plan["disk_bytes"], rel=0.5)
     assert main(words[:-1]) == 0
     assert "lydite data check" in capsys.readouterr().out
-    for wrong, told in ((["--size", "100"], "multiple of 16"), (["--format", "webp"], "format")):
+    for wrong, told in (
+        (["--size", "100"], "multiple of 16"),
+        (["--format", "webp"], "format"),
+        (["--device", "tpu", "--dry-run"], "Unknown device 'tpu'"),
+    ):
         assert main([*words[:-1], *wrong]) == 2
         assert told in capsys.readouterr().err

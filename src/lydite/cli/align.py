@@ -62,7 +62,9 @@ def align(
     from lydite.study.align import align as run
     from lydite.study.align import plan_align
     from lydite.study.align_sources import find_sources
+    from lydite.training.device import require_device
 
+    require_device(device)
     progress = progress_reporter()
     encoding = {"format": format, "quality": quality}
     wanted = {"size": size, "encoding": encoding, "seed": seed}

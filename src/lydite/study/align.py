@@ -21,7 +21,7 @@ from lydite.data.manifest import Manifest
 from lydite.errors import DataError, DecodeError, FileError, ResumeError
 from lydite.files import TEMPORARY_PREFIX, lock_folder, read_json, sha256_file, write_json
 from lydite.recipe import Progress, silent
-from lydite.study.align_sources import Source, ready
+from lydite.study.align_sources import Reconstruction, Source, ready
 from lydite.training.device import require_device
 
 ALIGN_VERSION = 1
@@ -193,23 +193,12 @@ def align(plan: AlignPlan, *, progress: Progress = silent, device: str = "auto")
         rows = [pair for pair in plan.photographs.rows() if pair[0].path not in refused]
         if not rows:
             raise DataError("None of the photographs could be decoded.")
-        reals = maker.reals(rows)
-        made = [
-            ready(
-                source,
-                reals,
-                plan.steps,
-                plan.folder / "autoencoders" / source.name,
-                seed=plan.settings.seed,
-                progress=progress,
-                device=device,
-            )
-            for source in plan.sources
-        ]
+        made = _autoencoders(plan, maker.reals(rows), progress, device)
         quality = maker.write_fakes(rows, made, progress)
         manifest = maker.manifest(rows, [source.name for source in plan.sources])
         manifest.write(plan.folder / MANIFEST_FILE)
-        domains = [
+        value = _result(plan, manifest, Counter(row.split for row, _ in rows), skipped)
+        value["domains"] = [
             {
                 "domain": DOMAIN_PREFIX + source.name,
                 "autoencoder": source.identity["kind"],
@@ -219,20 +208,44 @@ def align(plan: AlignPlan, *, progress: Progress = silent, device: str = "auto")
             }
             for source, network in zip(plan.sources, made, strict=True)
         ]
-        value = {
-            "manifest": str(plan.folder / MANIFEST_FILE),
-            "manifest_sha256": sha256_file(plan.folder / MANIFEST_FILE),
-            "digest": manifest.digest,
-            "photographs": len(rows),
-            "images": len(rows) * (1 + len(made)),
-            "splits": dict(Counter(row.split for row, _ in rows)),
-            "domains": domains,
-            "formats": plan.photographs.formats(),
-            "skipped": skipped_json(skipped),
-            "copies": plan.photographs.copies,
-        }
         write_json(plan.folder / RESULT_FILE, value)
         return value
+
+
+def _autoencoders(
+    plan: AlignPlan, reals: Manifest, progress: Progress, device: str
+) -> list[Reconstruction]:
+    """Return the plan's autoencoders, trained where they have to be."""
+    return [
+        ready(
+            source,
+            reals,
+            plan.steps,
+            plan.folder / "autoencoders" / source.name,
+            seed=plan.settings.seed,
+            progress=progress,
+            device=device,
+        )
+        for source in plan.sources
+    ]
+
+
+def _result(
+    plan: AlignPlan, manifest: Manifest, splits: Counter[str], skipped: Sequence[Skipped]
+) -> dict[str, Any]:
+    """Return what came of the photographs, as JSON values."""
+    photographs = splits.total()
+    return {
+        "manifest": str(plan.folder / MANIFEST_FILE),
+        "manifest_sha256": sha256_file(plan.folder / MANIFEST_FILE),
+        "digest": manifest.digest,
+        "photographs": photographs,
+        "images": photographs * (1 + len(plan.sources)),
+        "splits": dict(splits),
+        "formats": plan.photographs.formats(),
+        "skipped": skipped_json(skipped),
+        "copies": plan.photographs.copies,
+    }
 
 
 def _finished(plan: AlignPlan) -> dict[str, Any] | None:
