@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lydite.data.manifest import Manifest
+from lydite.data.manifest import SCHEMA, Manifest, from_columns
 from lydite.errors import DataError
 
 
@@ -18,7 +18,31 @@ def test_joined_manifests_keep_every_row_in_order(tiny_manifest: Manifest) -> No
     assert len(two) == len(one) == len(both) / 2
 
 
-def test_images_of_another_folder_are_not_joined(tiny_manifest: Manifest) -> None:
+def test_images_of_two_folders_are_found_from_above_both(
+    tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    first = next(tiny_manifest.rows())
+    columns = {name: [getattr(first, name, None)] for name in SCHEMA.names}
+    columns |= {"path": ["deep/copy.jpg"], "bytes": [1], "group": ["copy"]}
+    other = from_columns(columns, tmp_path / "other")
+    for one, two in ((tiny_manifest, other), (other, tiny_manifest)):
+        both = one.joined(two)
+        assert files(both) == files(one) + files(two)
+        assert both.root in (tmp_path, *tmp_path.parents)
+        assert both.column("group") == one.column("group") + two.column("group")
+
+
+def files(manifest: Manifest) -> list[Path]:
+    return [row.file for row in manifest.rows()]
+
+
+def test_folders_with_nothing_above_them_are_refused(
+    tiny_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drives(_paths: object) -> str:
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr("os.path.commonpath", drives)
     moved = Manifest(tiny_manifest.table, Path("elsewhere"))
     with pytest.raises(DataError, match="and of elsewhere do not fit"):
         tiny_manifest.joined(moved)

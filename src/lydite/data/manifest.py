@@ -7,6 +7,7 @@ metadata. Needs the `[data]` extra (pyarrow).
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,17 +133,27 @@ class Manifest:
         return Manifest(self.table.filter(pc.is_null(self.table["error"])), self.root)
 
     def joined(self, other: Manifest) -> Manifest:
-        """Return the rows of both, its own first.
+        """Return the rows of both, its own first; paths start from a folder above both.
 
         Raises:
-            DataError: the paths of the two start from different folders.
+            DataError: there is no such folder (two drives of Windows).
         """
-        if self.root != other.root:
+        if self.root == other.root:
+            return Manifest(pa.concat_tables([self.table, other.table]), self.root)
+        roots = [manifest.root.resolve() for manifest in (self, other)]
+        try:
+            above = os.path.commonpath(roots)
+        except ValueError as error:
             raise DataError(
-                f"Images of {self.root} and of {other.root} do not fit into one manifest. "
-                "Scan a folder that holds both."
-            )
-        return Manifest(pa.concat_tables([self.table, other.table]), self.root)
+                f"Images of {self.root} and of {other.root} do not fit into one manifest: {error}."
+            ) from error
+        tables = []
+        for manifest, root in zip((self, other), roots, strict=True):
+            way = Path(os.path.relpath(root, above))
+            paths = [(way / path).as_posix() for path in manifest.column("path")]
+            place = SCHEMA.get_field_index("path")
+            tables.append(manifest.table.set_column(place, SCHEMA.field("path"), [paths]))
+        return Manifest(pa.concat_tables(tables), Path(above))
 
     def rows(self) -> Iterator[Row]:
         """Yield every row."""

@@ -22,6 +22,7 @@ from lydite.study.plan import Plan, make_plan, require_apart
 from lydite.study.probes import probe_study
 from lydite.study.results import Result, newest, read_results, write_result
 from lydite.study.spec import DataSpec, Study
+from lydite.study.twins import with_twins
 from lydite.training.team import Team
 
 STUDY_FILE = "study.json"
@@ -107,6 +108,7 @@ def load_data(spec: DataSpec, folder: Path, progress: Progress = silent) -> Stud
     for name, part in (("train", train), ("val", val), ("test", test)):
         if len(part) == 0:
             raise DataError(f"The {name} split of {', '.join(spec.seen)} holds no image.")
+    train = with_twins(train, spec.twins)
     known = learned.select(split="train", domain=list(spec.source))
     return StudyData(manifest, Learning(train, val, known if spec.source else None), test)
 

@@ -49,6 +49,10 @@ class DataSpec(Frozen):
         unseen_generators: generators whose fakes are never learned, whatever their domain; they
             are tested on and count as unseen.
         labels: the task's two labels, the positive one last.
+        twins: manifests of `lydite data align`: what they hold of the photographs that a fold or
+            the study learns from is learned too, a domain for each autoencoder. Twins of others are
+            left out, so that nothing held out comes in by them; neither validation nor test has
+            any.
         sources: what the data are and under which licenses, for the detectors' cards.
     """
 
@@ -60,6 +64,7 @@ class DataSpec(Frozen):
     exclude: tuple[str, ...] = ()
     unseen_generators: tuple[str, ...] = ()
     labels: tuple[str, str] = ("real", "fake")
+    twins: tuple[Path, ...] = ()
     sources: tuple[str, ...] = ()
 
     @model_validator(mode="after")
