@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lydite.card import Architecture, Preprocess
+from lydite.data.distort import recompressed
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
 from lydite.data.preprocess import grow
@@ -122,6 +123,53 @@ def test_clean_crops_stay_on_the_grid_when_their_views_are_mirrored(
             if np.array_equal(rgb[y : y + 64, x : x + 64], shown)
         ]
         assert places
+
+
+@pytest.mark.parametrize("crop", ["random", "grid"])
+def test_blocks_of_a_second_jpeg_lie_as_in_the_whole_image(
+    tiny_manifest: Manifest, crop: str
+) -> None:
+    """Copies are crops of the image as Pillow saves it anew, but for the edges of their view."""
+    degrade = Degrade(jpeg=1.0, jpeg_quality=(60, 60), jpeg_grid="image")
+    mixed = make(tiny_manifest, degrade=degrade, crop=crop, flip=False)
+    assert mixed.view == 80
+    images = [grow(ImageStore().get(row), mixed.view) for row in mixed.rows]
+    places = []
+    got = mixed.fetch(range(0, 400, 8))
+    for clean, copy in zip(got.clean, got.crops, strict=True):
+        found = [
+            (rgb, y, x)
+            for rgb in images
+            for y in range(rgb.shape[0] - 63)
+            for x in range(rgb.shape[1] - 63)
+            if np.array_equal(rgb[y, x : x + 64], clean[0])
+            and np.array_equal(rgb[y : y + 64, x : x + 64], clean)
+        ]
+        rgb, y, x = found[0]
+        whole = recompressed(rgb, 60)[y : y + 64, x : x + 64].astype(float)
+        elsewhere = recompressed(clean, 60).astype(float)
+        assert np.abs(copy - whole).mean() < 0.5
+        if y % 16 or x % 16:
+            assert np.abs(elsewhere - whole).mean() > 1
+        places.append((y % 16, x % 16))
+    step = 8 if crop == "grid" else 1
+    assert all(y % step == x % step == 0 for y, x in places)
+    assert len(set(places)) > (2 if crop == "grid" else 20)
+
+
+@pytest.mark.parametrize(("fit", "crop"), [("resize", "random"), ("tiles", "tiles")])
+def test_blocks_cannot_be_kept_where_nobody_knows_them(
+    tiny_manifest: Manifest, fit: str, crop: str
+) -> None:
+    with pytest.raises(ConfigError, match="`jpeg_grid: image` in `degrade` needs crops"):
+        MixedBatches(
+            tiny_manifest.select(split="train", domain="one"),
+            Preprocess.model_validate({"size": 64, "fit": fit}),
+            TrainSettings.model_validate({"batch": 4, "crop": crop}),
+            3,
+            ImageStore(),
+            degrade=Degrade(jpeg=0.5, jpeg_grid="image"),
+        )
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,10 @@ from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest, Row
 from lydite.data.preprocess import check_size, cut_tiles, grow, tile_offsets
 from lydite.errors import DataError, DecodeError
+from lydite.training.degrade import JPEG_BLOCK
 from lydite.training.settings import TrainSettings
 
 UInt8 = NDArray[np.uint8]
-#: JPEG transforms blocks of this many pixels; crops with crop="grid" begin where a block does
-JPEG_BLOCK = 8
 #: turns after which shares of domains begin anew, or more where a share is that small
 CYCLE = 100
 #: turns that every domain has in them, at least
@@ -106,6 +105,11 @@ class Batches:
     def view(self) -> int:
         """Side of what is cut out of images, V: of the network's input, or more for its copies."""
         return self.preprocess.size
+
+    @property
+    def grid(self) -> int:
+        """Views begin at multiples of so many pixels."""
+        return JPEG_BLOCK if self.settings.crop == "grid" else 1
 
     def positions(self, step: int, rank: int = 0, world: int = 1) -> Sequence[int]:
         """Return the global sample numbers of a step that device `rank` of `world` works on.
@@ -206,9 +210,8 @@ class Batches:
             y = int(rng.choice(tile_offsets(height, size, preprocess.tiles)))
             x = int(rng.choice(tile_offsets(width, size, preprocess.tiles)))
         else:
-            grid = JPEG_BLOCK if self.settings.crop == "grid" else 1
-            y = grid * int(rng.integers((height - size) // grid + 1))
-            x = grid * int(rng.integers((width - size) // grid + 1))
+            y = self.grid * int(rng.integers((height - size) // self.grid + 1))
+            x = self.grid * int(rng.integers((width - size) // self.grid + 1))
         return np.asarray(rgb[y : y + size, x : x + size], dtype=np.uint8)
 
     def _augment(self, crop: UInt8, rng: np.random.Generator) -> UInt8:

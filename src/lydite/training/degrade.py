@@ -7,7 +7,7 @@ robust. Mild is enough, and better than heavy: what destroys a generator's trace
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import (
@@ -25,7 +25,11 @@ Scale = Annotated[float, Field(ge=0.1, le=1)]
 Factor = Annotated[float, Field(ge=0.25, le=4)]
 LEAST_RADIUS = 0.1
 #: fields that older entries do not have; left out while unused, so that these read as they did
-NEWER = ("noise", "noise_level", "webp", "webp_quality", "scale", "scale_factor")
+NEWER = ("noise", "noise_level", "webp", "webp_quality", "scale", "scale_factor", "jpeg_grid")
+#: JPEG transforms blocks of this many pixels
+JPEG_BLOCK = 8
+#: and of so many where colors are stored at half the size, as most files have them
+COLOR_BLOCK = 16
 
 
 class Degrade(Frozen):
@@ -49,6 +53,10 @@ class Degrade(Frozen):
         scale: probability of scaling the image by a factor in `scale_factor`, before the crop is
             cut: it shows more of the image, or less of it. With a random one of three filters.
         scale_factor: smallest and largest factor of its sides.
+        jpeg_grid: where the blocks of `jpeg` and `webp` begin: with the "crop", wherever that lies
+            in its image; or as in the "image", so that a crop is cut out of what was saved anew
+            as a whole, and the new blocks lie on those of an earlier JPEG, which then changes far
+            less. Scaled images have blocks of their own in any case, which begin with the crop.
     """
 
     jpeg: Fraction = 0.0
@@ -63,6 +71,7 @@ class Degrade(Frozen):
     webp_quality: tuple[Quality, Quality] = (60, 95)
     scale: Fraction = 0.0
     scale_factor: tuple[Factor, Factor] = (0.65, 1.0)
+    jpeg_grid: Literal["crop", "image"] = "crop"
 
     @model_validator(mode="after")
     def _does_something(self) -> Degrade:
@@ -88,24 +97,36 @@ class Degrade(Frozen):
         """Return how many pixels of each side of the image copies of crops of this size need."""
         return math.ceil(size / min(self.scale_factor[0], 1.0)) if self.scale else size
 
-    def apply(self, view: UInt8, rng: np.random.Generator, size: int | None = None) -> UInt8:
+    def apply(
+        self,
+        view: UInt8,
+        rng: np.random.Generator,
+        size: int | None = None,
+        offset: tuple[int, int] = (0, 0),
+    ) -> UInt8:
         """Return a degraded copy of a crop, as `rng` decides.
 
         Args:
-            view: the crop in its upper left corner and what is right of and below it, as much as
-                `view` says, (V, V, 3) uint8; not changed.
+            view: the crop and what is around it, which begins where blocks of JPEG do and reaches
+                as far right of and below the crop as `view` says, (V, V, 3) uint8; not changed.
             rng: decides.
             size: of the crop, S; V unless given.
+            offset: rows and columns of `view` before the crop, less than a block.
 
         Returns:
             (S, S, 3) uint8, an array of its own.
         """
         size = len(view) if size is None else size
-        crop = view[:size, :size]
+        down, right = offset
+        # whole blocks: one that is cut off is padded, and its colors change
+        reach = COLOR_BLOCK * math.ceil((size + max(offset)) / COLOR_BLOCK) if any(offset) else size
+        crop = view[:reach, :reach]
         if self.scale and rng.random() < self.scale:
-            window = min(len(view), max(1, round(size / float(rng.uniform(*self.scale_factor)))))
+            window = max(1, round(size / float(rng.uniform(*self.scale_factor))))
+            window = min(len(view) - max(offset), window)
             chosen = FILTERS[int(rng.integers(len(FILTERS)))]
-            crop = resized(view[:window, :window], size, chosen)
+            shown = view[down : down + window, right : right + window]
+            crop, down, right = resized(shown, size, chosen), 0, 0
         if rng.random() < self.resize:
             crop = rescaled(crop, float(rng.uniform(*self.resize_scale)))
         if rng.random() < self.blur:
@@ -118,7 +139,7 @@ class Degrade(Frozen):
         if self.webp and rng.random() < self.webp:
             low, high = self.webp_quality
             crop = recompressed(crop, int(rng.integers(low, high + 1)), "WEBP")
-        return crop.copy()
+        return crop[down : down + size, right : right + size].copy()
 
 
 def _default(name: str) -> Any:

@@ -16,8 +16,8 @@ from lydite.card import Preprocess
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest, Row
 from lydite.errors import ConfigError
-from lydite.training.batches import JPEG_BLOCK, Batches, Loaded
-from lydite.training.degrade import Degrade
+from lydite.training.batches import Batches, Loaded
+from lydite.training.degrade import COLOR_BLOCK, Degrade
 from lydite.training.objectives import UNLABELED
 from lydite.training.settings import TrainSettings
 
@@ -64,13 +64,32 @@ class MixedBatches(Batches):
 
     @property
     def view(self) -> int:
-        """Side of what is cut out of images: more than the network's where copies are scaled."""
+        """Side of what is cut out of images: more than the network's where copies need it."""
         size = self.preprocess.size
-        if self.degrade is None or not self.degrade.scale:
+        if self.degrade is None or not (self.degrade.scale or self._keeps_blocks):
             return size
-        side = self.degrade.view(size)
+        side = self.degrade.view(size) + (COLOR_BLOCK if self._keeps_blocks else 0)
         # a mirrored view begins at its other end, which has to lie on the grid too
-        return math.ceil(side / JPEG_BLOCK) * JPEG_BLOCK if self.settings.crop == "grid" else side
+        return math.ceil(side / self.grid) * self.grid
+
+    @property
+    def grid(self) -> int:
+        """Views begin at multiples of so many pixels."""
+        return COLOR_BLOCK if self._keeps_blocks else super().grid
+
+    @property
+    def _keeps_blocks(self) -> bool:
+        """Whether copies keep the blocks of their image, wherever in them a crop begins."""
+        return self.degrade is not None and self.degrade.jpeg_grid == "image"
+
+    def _offset(self, draw: tuple[int, int]) -> tuple[int, int]:
+        """Return where in its view the crop of a draw begins."""
+        if not self._keeps_blocks:
+            return 0, 0
+        step = super().grid
+        rng = np.random.default_rng([self.seed, 8, *draw])
+        down, right = step * rng.integers(COLOR_BLOCK // step, size=2)
+        return int(down), int(right)
 
     @property
     def labeled_share(self) -> float:
@@ -111,12 +130,13 @@ class MixedBatches(Batches):
             draws += [(7, number) for number in others]
         if self.degrade is None:
             return Loaded(views, views, targets)
-        size = self.preprocess.size
-        copies = [
-            self.degrade.apply(view, np.random.default_rng([self.seed, *draw]), size)
-            for view, draw in zip(views, draws, strict=True)
-        ]
-        return Loaded(np.stack(copies), views[:, :size, :size], targets)
+        size, copies, clean = self.preprocess.size, [], []
+        for view, draw in zip(views, draws, strict=True):
+            down, right = offset = self._offset(draw)
+            rng = np.random.default_rng([self.seed, *draw])
+            copies.append(self.degrade.apply(view, rng, size, offset))
+            clean.append(view[down : down + size, right : right + size])
+        return Loaded(np.stack(copies), np.stack(clean), targets)
 
     def _numbered(self, position: int) -> tuple[bool, int]:
         """Return whether a sample is labeled, and its number among its like."""
@@ -132,8 +152,14 @@ def require_crops(preprocess: Preprocess, settings: TrainSettings, degrade: Degr
     Raises:
         ConfigError: see `MixedBatches`.
     """
-    if degrade is None or not degrade.scale:
+    if degrade is None or not (degrade.scale or degrade.jpeg_grid == "image"):
         return
+    if not degrade.scale and (preprocess.fit == "resize" or settings.crop == "tiles"):
+        raise ConfigError(
+            "`jpeg_grid: image` in `degrade` needs crops whose place in JPEG's blocks is known, "
+            "which `crop: tiles` and preprocessing that resizes images whole exclude. Take it out, "
+            "or use `crop: random`."
+        )
     if preprocess.fit == "resize":
         raise ConfigError(
             "`scale` in `degrade` scales images before they are cut, but this detector's "
