@@ -55,6 +55,13 @@ def test_newer_degradations_leave_older_entries_and_draws_as_they_were() -> None
         assert np.array_equal(one, two)
 
 
+def test_blocks_are_of_something_that_has_some() -> None:
+    with pytest.raises(ValidationError, match="`jpeg_grid` is for `jpeg` and `webp`"):
+        Degrade(scale=0.5, jpeg_grid="image")
+    names = {"jpeg", "jpeg_quality", "blur", "blur_radius", "resize", "resize_scale"}
+    assert set(Degrade(jpeg=0.5, jpeg_grid="image").model_dump()) == names | {"jpeg_grid"}
+
+
 def test_equal_draws_give_equal_copies() -> None:
     degrade = Degrade(jpeg=1.0, blur=0.5, resize=0.5)
     one, again = (degrade.apply(CROP, np.random.default_rng(3)) for _ in range(2))

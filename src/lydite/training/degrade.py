@@ -84,6 +84,8 @@ class Degrade(Frozen):
                 "give at least one of jpeg, blur, resize, noise, webp and scale a probability "
                 "above 0"
             )
+        if self.jpeg_grid == "image" and not (self.jpeg or self.webp):
+            raise ValueError("`jpeg_grid` is for `jpeg` and `webp`; give one of them a probability")
         return self
 
     @model_serializer(mode="wrap")
