@@ -51,7 +51,9 @@ class Degrade(Frozen):
             JPEG where both happen.
         webp_quality: lowest and highest quality.
         scale: probability of scaling the image by a factor in `scale_factor`, before the crop is
-            cut: it shows more of the image, or less of it. With a random one of three filters.
+            cut: it shows more of the image, or less of it. With a random one of three filters. The
+            crop lies at the upper left of what the copy needs, so that images hardly larger than
+            that give crops of their upper part alone.
         scale_factor: smallest and largest factor of its sides.
         jpeg_grid: where the blocks of `jpeg` and `webp` begin: with the "crop", wherever that lies
             in its image; or as in the "image", so that a crop is cut out of what was saved anew
