@@ -23,6 +23,7 @@ from lydite.evaluate.degraded import (
 )
 from lydite.evaluate.score import SCORES_SCHEMA, rescale, score_detector
 from lydite.evaluate.summary import summarize
+from lydite.evaluate.unseen import Roles
 
 PLAIN = ScoreMeaning()
 
@@ -54,7 +55,7 @@ def test_losses_by_hand() -> None:
     targets, domains = [0, 0, 1, 1] * 2, ["a"] * 4 + ["b"] * 4
     clean = table([-2, -1, 1, 2, -2, 1, 1, 2], targets, domains)  # all right on a, 3 of 4 on b
     worn = table([-2, 1, -1, 2, -2, -1, 1, 2], targets, domains, "jpeg-75")  # two lost, one mended
-    figures = summarize_degraded(pa.concat_tables([clean, worn]), PLAIN, seen=["a"])
+    figures = summarize_degraded(pa.concat_tables([clean, worn]), PLAIN, roles=Roles(["a"]))
     for where in ({"group": "seen"}, {"domain": "a"}):
         assert of(figures, "accuracy", **where).value == 0.5
         assert of(figures, "accuracy_gain", **where).value == -0.5
@@ -80,12 +81,12 @@ def made(seed: int, apart: float, name: str) -> pa.Table:
 def test_figures_of_the_degraded_images_are_those_of_summarize() -> None:
     clean, worn = made(1, 3.0, "none"), made(2, 1.0, "jpeg-75")
     found = summarize_degraded(
-        pa.concat_tables([worn, clean]), PLAIN, seen=["a"], source=["b"], n_boot=50
+        pa.concat_tables([worn, clean]), PLAIN, roles=Roles(["a"], ["b"]), n_boot=50
     )
     at = worn.schema.get_field_index("degradation")
     alone = worn.set_column(at, worn.schema.field(at), pa.array(["none"] * worn.num_rows))
     alone = alone.sort_by([("sha256", "ascending")])
-    expected = summarize(alone, PLAIN, seen=["a"], source=["b"], n_boot=50)
+    expected = summarize(alone, PLAIN, roles=Roles(["a"], ["b"]), n_boot=50)
     compared = 0
     for figure in expected:
         wanted = ("accuracy", "balanced_accuracy", "auc", "unreadable")
@@ -106,7 +107,7 @@ def test_fakes_of_a_held_out_generator_are_unseen_as_they_are_in_clean_figures()
     rows = made(1, 1.5, "none").to_pylist()
     for place, row in enumerate(rows):
         row["generator"] = ("camera", "AB"[place // 2 % 2])[row["target"]]
-    roles = {"seen": ["a"], "source": ["b"], "unseen_generators": ["B"], "n_boot": 50}
+    roles = Roles(["a"], ["b"], ["B"])
 
     def figures(gone: str | None = None) -> tuple[tuple[Figure, ...], tuple[Figure, ...]]:
         for row in rows:
@@ -117,7 +118,10 @@ def test_fakes_of_a_held_out_generator_are_unseen_as_they_are_in_clean_figures()
         field = clean.schema.field(at)
         worn = clean.set_column(at, field, pa.array(["jpeg-75"] * len(rows)))
         both = pa.concat_tables([clean, worn])
-        return summarize(clean, PLAIN, **roles), summarize_degraded(both, PLAIN, **roles)  # type: ignore[arg-type]
+        return (
+            summarize(clean, PLAIN, roles=roles, n_boot=50),
+            summarize_degraded(both, PLAIN, roles=roles, n_boot=50),
+        )
 
     expected, found = figures()
     sizes = {}
@@ -143,7 +147,7 @@ def test_pairs_make_the_interval_of_a_loss_narrow() -> None:
     worn = made(1, 2.0, "jpeg-75").drop(["z"])
     index = clean.schema.get_field_index("z")
     worn = worn.add_column(index, clean.schema.field("z"), pa.array(z))
-    figures = summarize_degraded(pa.concat_tables([clean, worn]), PLAIN, seen=["a"])
+    figures = summarize_degraded(pa.concat_tables([clean, worn]), PLAIN, roles=Roles(["a"]))
     gain, alone = (of(figures, name, group="seen") for name in ("auc_gain", "auc"))
     assert gain.high - gain.low < (alone.high - alone.low) / 4
     assert gain.low <= gain.value <= gain.high
@@ -153,13 +157,13 @@ def test_images_without_a_score_are_left_out_of_both_and_counted() -> None:
     targets, domains = [0, 0, 1, 1], ["a"] * 4
     clean = table([1, -1, 1, None], targets, domains)
     worn = table([None, -1, 1, 1], targets, domains, "jpeg-75")
-    figures = summarize_degraded(pa.concat_tables([clean, worn]), PLAIN, seen=["a"])
+    figures = summarize_degraded(pa.concat_tables([clean, worn]), PLAIN, roles=Roles(["a"]))
     gain = of(figures, "accuracy_gain", group="seen")
     assert (gain.value, gain.n) == (0, 2)  # the first, wrong while clean, is no gain
     lost = of(figures, "unreadable", group="seen")
     assert (lost.value, lost.n) == (1, 4)
     gone = table([None] * 4, targets, domains, "jpeg-75")
-    figures = summarize_degraded(pa.concat_tables([clean, gone]), PLAIN, seen=["a"])
+    figures = summarize_degraded(pa.concat_tables([clean, gone]), PLAIN, roles=Roles(["a"]))
     assert of(figures, "accuracy", group="seen").value is None
     assert of(figures, "unreadable", group="seen").value == 4
 
@@ -168,12 +172,12 @@ def test_what_is_no_pair_is_refused() -> None:
     clean = table([1, 2], [0, 1], ["a", "a"])
     worn = table([1, 2, 3], [0, 1, 1], ["a"] * 3, "jpeg-75")
     with pytest.raises(DataError, match="Other images were scored after jpeg-75"):
-        summarize_degraded(pa.concat_tables([clean, worn]), PLAIN, seen=["a"])
+        summarize_degraded(pa.concat_tables([clean, worn]), PLAIN, roles=Roles(["a"]))
     with pytest.raises(DataError, match="degraded images too .jpeg-75."):
-        summarize(worn, PLAIN, seen=["a"])
+        summarize(worn, PLAIN, roles=Roles(["a"]))
     with pytest.raises(DataError, match="no scores of the split 'val'"):
-        summarize_degraded(clean, PLAIN, seen=["a"], split="val")
-    assert summarize_degraded(clean, PLAIN, seen=["a"]) == ()
+        summarize_degraded(clean, PLAIN, roles=Roles(["a"]), split="val")
+    assert summarize_degraded(clean, PLAIN, roles=Roles(["a"])) == ()
 
 
 def test_scoring_degrades_whole_images_before_preprocessing(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from lydite.evaluate.intervals import resamples
 from lydite.evaluate.photographs import FALSE_ALARMS, REAL_VS_REAL, photograph_figures
 from lydite.evaluate.score import SCORES_SCHEMA
 from lydite.evaluate.summary import summarize
+from lydite.evaluate.unseen import Roles
 
 DOMAINS = ("a", "b", "c")
 
@@ -66,7 +67,7 @@ def brute(values: list[float]) -> list[float]:
 
 def test_auc_gain_is_the_paired_bootstrap_done_one_draw_at_a_time() -> None:
     mine, base = table(1.5, noise=1), table(1.0)
-    figures = auc_gains(mine, base, name="BL", seen=["a"], n_boot=60)
+    figures = auc_gains(mine, base, name="BL", roles=Roles(["a"]), n_boot=60)
     one, two = arrays(mine), arrays(base)
     strata = [f"{t}/{d}" for t, d in zip(one["target"], one["domain"], strict=True)]
     for units, where in (
@@ -96,7 +97,7 @@ def test_auc_gain_is_the_paired_bootstrap_done_one_draw_at_a_time() -> None:
 
 def test_a_held_out_generator_is_unseen_and_no_part_of_seen() -> None:
     scores = table()
-    figures = summarize(scores, seen=["a", "b"], unseen_generators=["g1"], n_boot=30)
+    figures = summarize(scores, roles=Roles(["a", "b"], unseen_generators=["g1"]), n_boot=30)
     columns, ones = arrays(scores), np.ones(scores.num_rows)
     fake, held = columns["target"] == 1, columns["generator"] == "g1"
     known = np.isin(columns["domain"], ["a", "b"])
@@ -111,7 +112,7 @@ def test_a_held_out_generator_is_unseen_and_no_part_of_seen() -> None:
         auc_of(columns, units[0], ones)
     )
     gains = auc_gains(
-        table(2.0), scores, name="BL", seen=["a", "b"], unseen_generators=["g1"], n_boot=10
+        table(2.0), scores, name="BL", roles=Roles(["a", "b"], unseen_generators=["g1"]), n_boot=10
     )
     better = arrays(table(2.0))
     expected = [auc_of(better, u, ones) - auc_of(columns, u, ones) for u in units]
@@ -120,8 +121,8 @@ def test_a_held_out_generator_is_unseen_and_no_part_of_seen() -> None:
     pair = found(gains, AUC_GAIN, domain="b", generator="g1", against="BL")
     assert pair.value == pytest.approx(expected[1])
     plain = ScoreMeaning()
-    both = compare(scores, plain, scores, plain, name="BL", seen=["a", "b"],
-                   unseen_generators=["g1"], n_boot=10)  # fmt: skip
+    roles = Roles(["a", "b"], unseen_generators=["g1"])
+    both = compare(scores, plain, scores, plain, name="BL", roles=roles, n_boot=10)
     assert [found(both, GAIN, group=g, against="BL").n for g in ("seen", "unseen")] == [36, 36]
 
 
@@ -132,7 +133,7 @@ def test_a_generator_that_could_not_be_scored_leaves_the_mean_undefined() -> Non
             row |= {"z": None, "p_fake": None, "error": "truncated"}
     figures = summarize(
         pa.Table.from_pylist(rows, schema=SCORES_SCHEMA),
-        seen=["a", "b", "c"], unseen_generators=["g1"], n_boot=10,
+        roles=Roles(["a", "b", "c"], unseen_generators=["g1"]), n_boot=10,
     )  # fmt: skip
     assert found(figures, "accuracy", group="unseen-mean").value is None
     assert found(figures, "unreadable", group="unseen-mean").value == 6

@@ -11,6 +11,7 @@ from lydite.card import ConformalBand, Figure, ScoreMeaning
 from lydite.errors import DataError
 from lydite.evaluate.score import SCORES_SCHEMA
 from lydite.evaluate.summary import METRICS, summarize
+from lydite.evaluate.unseen import Roles
 from lydite.evaluate.verdicts import VERDICTS
 
 
@@ -63,7 +64,7 @@ def failed(scores: pa.Table, rows: list[int]) -> pa.Table:
 
 
 def test_slices_are_exactly_these() -> None:
-    figures = summarize(table(), seen=["a"], n_boot=20)
+    figures = summarize(table(), roles=Roles(["a"]), n_boot=20)
     slices = {tuple(sorted(figure.slice.items())) for figure in figures}
     pairs = [(d, g) for d in "abc" for g in ("g0", "g1")]
     assert slices == (
@@ -77,7 +78,7 @@ def test_slices_are_exactly_these() -> None:
 
 def test_values_equal_scikit_learn() -> None:
     scores = table()
-    figures = summarize(scores, seen=["a"], n_boot=50)
+    figures = summarize(scores, roles=Roles(["a"]), n_boot=50)
     z, p, targets, domain, generator = columns(
         scores, "z", "p_fake", "target", "domain", "generator"
     )
@@ -97,7 +98,7 @@ def test_values_equal_scikit_learn() -> None:
 
 def test_unseen_mean_weighs_domains_equally_and_is_narrower_than_its_parts() -> None:
     scores = pa.concat_tables([table(40, ("a", "b")), table(10, ("c",), seed=1)])
-    figures = summarize(scores, seen=["a"], n_boot=300)
+    figures = summarize(scores, roles=Roles(["a"]), n_boot=300)
     parts = [found(figures, "auc", domain=d, split="test") for d in "bc"]
     mean = found(figures, "auc", group="unseen-mean", split="test")
     assert mean.value == pytest.approx((parts[0].value + parts[1].value) / 2)
@@ -108,7 +109,7 @@ def test_unseen_mean_weighs_domains_equally_and_is_narrower_than_its_parts() -> 
 
 def test_failures_are_left_out_and_counted() -> None:
     scores = failed(table(), [0, 1, 80])  # two of a, one of b
-    figures = summarize(scores, seen=["a"], n_boot=20)
+    figures = summarize(scores, roles=Roles(["a"]), n_boot=20)
     lost = found(figures, "unreadable", domain="a", split="test")
     assert (lost.value, lost.n) == (2.0, 80)
     assert found(figures, "accuracy", domain="a", split="test").n == 78
@@ -119,8 +120,8 @@ def test_failures_are_left_out_and_counted() -> None:
 
 def test_a_source_is_a_group_of_its_own_and_not_unseen() -> None:
     scores = failed(table(), [0, 80, 81, 160])  # one of a, two of b, one of c
-    figures = summarize(scores, seen=["a"], source=["b"], n_boot=50)
-    plain = summarize(scores, seen=["a"], n_boot=50)
+    figures = summarize(scores, roles=Roles(["a"], ["b"]), n_boot=50)
+    plain = summarize(scores, roles=Roles(["a"]), n_boot=50)
     for metric in ("auc", "accuracy"):
         one = found(figures, metric, group="source", split="test")
         here = found(figures, metric, domain="b", split="test")
@@ -139,14 +140,14 @@ def test_a_source_is_a_group_of_its_own_and_not_unseen() -> None:
 
 
 def test_several_source_domains_are_taken_together_and_may_leave_nothing_unseen() -> None:
-    figures = summarize(table(), seen=["a"], source=["b", "c"], n_boot=20)
+    figures = summarize(table(), roles=Roles(["a"], ["b", "c"]), n_boot=20)
     assert found(figures, "accuracy", group="source", split="test").n == 160
     assert not [f for f in figures if f.slice.get("group") == "unseen-mean"]
 
 
 def test_a_domain_without_usable_images_leaves_the_mean_undefined() -> None:
     scores = failed(table(4), list(range(16, 24)))  # all of c
-    figures = summarize(scores, seen=["a"], n_boot=20)
+    figures = summarize(scores, roles=Roles(["a"]), n_boot=20)
     assert found(figures, "auc", domain="c", split="test").value is None
     assert found(figures, "auc", group="unseen-mean", split="test").value is None
     assert found(figures, "auc", domain="b", split="test").value is not None
@@ -155,7 +156,9 @@ def test_a_domain_without_usable_images_leaves_the_mean_undefined() -> None:
 def test_a_perfect_accuracy_has_an_interval_with_width() -> None:
     values = table(20, ("a",)).to_pylist()
     perfect = [row | {"z": 9.0 * row["target"], "p_fake": float(row["target"])} for row in values]
-    figures = summarize(pa.Table.from_pylist(perfect, schema=SCORES_SCHEMA), seen=["a"], n_boot=20)
+    figures = summarize(
+        pa.Table.from_pylist(perfect, schema=SCORES_SCHEMA), roles=Roles(["a"]), n_boot=20
+    )
     accuracy = found(figures, "accuracy", domain="a", split="test")
     assert accuracy.value == accuracy.high == 1.0
     assert accuracy.low == pytest.approx(0.9124, abs=1e-4)  # Wilson, 40 of 40
@@ -163,8 +166,8 @@ def test_a_perfect_accuracy_has_an_interval_with_width() -> None:
 
 def test_another_meaning_moves_decisions_only() -> None:
     scores = table()
-    strict = summarize(scores, ScoreMeaning(threshold=99.0), seen=["a"], n_boot=20)
-    own = summarize(scores, seen=["a"], n_boot=20)
+    strict = summarize(scores, ScoreMeaning(threshold=99.0), roles=Roles(["a"]), n_boot=20)
+    own = summarize(scores, roles=Roles(["a"]), n_boot=20)
     where = {"domain": "a", "split": "test"}
     assert found(strict, "recall", **where).value == 0.0
     assert found(strict, "precision", **where).value is None
@@ -177,7 +180,7 @@ def test_verdicts_and_their_promise_are_measured_on_every_slice() -> None:
     meaning = ScoreMeaning(
         threshold=1.0, band=(0.3, 0.7), fitted_on="a" * 64, n=80, conformal=promise
     )
-    figures = summarize(scores, meaning, seen=["a"], n_boot=50)
+    figures = summarize(scores, meaning, roles=Roles(["a"]), n_boot=50)
     assert {f.metric for f in figures} == {*METRICS, "unreadable", "alpha"}
     alpha = found(figures, "alpha", split="test")
     assert (alpha.value, alpha.n) == (0.1, 30)
@@ -201,21 +204,21 @@ def test_verdicts_and_their_promise_are_measured_on_every_slice() -> None:
 
 def test_a_band_without_a_promise_is_measured_and_one_that_was_never_fitted_is_not() -> None:
     fitted = ScoreMeaning(threshold=1.0, band=(0.3, 0.7), fitted_on="a" * 64, n=80)
-    metrics = {f.metric for f in summarize(table(4), fitted, seen=["a"], n_boot=20)}
+    metrics = {f.metric for f in summarize(table(4), fitted, roles=Roles(["a"]), n_boot=20)}
     assert metrics == {*METRICS, "unreadable"}
-    metrics = {f.metric for f in summarize(table(4), ScoreMeaning(), seen=["a"], n_boot=20)}
+    metrics = {f.metric for f in summarize(table(4), ScoreMeaning(), roles=Roles(["a"]), n_boot=20)}
     assert not metrics & {*VERDICTS, "alpha"}
 
 
 def test_only_the_wanted_split_counts() -> None:
     both = pa.concat_tables([table(10, ("a",)), table(30, ("a",), split="val")])
-    figures = summarize(both, seen=["a"], split="val", n_boot=20)
+    figures = summarize(both, roles=Roles(["a"]), split="val", n_boot=20)
     assert found(figures, "auc", domain="a", split="val").n == 60
     with pytest.raises(DataError, match="no scores of the split 'train'"):
-        summarize(both, seen=["a"], split="train")
+        summarize(both, roles=Roles(["a"]), split="train")
 
 
 def test_scores_of_two_detectors_are_refused() -> None:
     other = table(4).set_column(0, SCORES_SCHEMA.field("key"), pa.array(["x"] * 24))
     with pytest.raises(DataError, match="several detectors"):
-        summarize(pa.concat_tables([table(4), other]), seen=["a"])
+        summarize(pa.concat_tables([table(4), other]), roles=Roles(["a"]))

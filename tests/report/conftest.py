@@ -16,6 +16,7 @@ from lydite.data.preprocess import probability
 from lydite.evaluate.score import SCORES_SCHEMA, write_scores
 from lydite.evaluate.summary import summarize
 from lydite.evaluate.threshold import fit_meaning
+from lydite.evaluate.unseen import Roles
 from lydite.files import write_json
 from lydite.study.results import Cost, Result, StepCost, write_result
 
@@ -146,7 +147,7 @@ def make_result(recipe: str, scores: pa.Table) -> Result:
             latency_ms=size_bytes / 1e6,
             latency_ratio=8_000_000 / size_bytes,
         ),
-        figures=summarize(scores, seen=("sim-a",), n_boot=100),
+        figures=summarize(scores, roles=Roles(("sim-a",)), n_boot=100),
     )
 
 

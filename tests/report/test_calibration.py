@@ -10,6 +10,7 @@ import pytest
 from lydite.card import ConformalBand, ScoreMeaning
 from lydite.evaluate.score import read_scores
 from lydite.evaluate.summary import summarize
+from lydite.evaluate.unseen import Roles
 from lydite.report.calibration import METRICS, promises, rows_of
 from lydite.report.html import render
 from lydite.report.view import Line, lines_of
@@ -35,7 +36,7 @@ def lines(study_folder: Path) -> list[Line]:
     results = []
     for result in read_results(study_folder / "results")[:2]:
         scores = read_scores(study_folder / "scores" / f"{result.recipe}.parquet")
-        figures = summarize(scores, MEANING, seen=("sim-a",), n_boot=50)
+        figures = summarize(scores, MEANING, roles=Roles(("sim-a",)), n_boot=50)
         results.append(result.model_copy(update={"figures": figures}))
     return lines_of(results)
 
@@ -82,7 +83,7 @@ def test_a_band_without_a_promise_has_its_row_and_no_panel(study_folder: Path) -
     result = read_results(study_folder / "results")[0]
     scores = read_scores(study_folder / "scores" / f"{result.recipe}.parquet")
     plain = MEANING.model_copy(update={"conformal": None})
-    figures = summarize(scores, plain, seen=("sim-a",), n_boot=20)
+    figures = summarize(scores, plain, roles=Roles(("sim-a",)), n_boot=20)
     (line,) = lines_of([result.model_copy(update={"figures": figures})])
     assert promises([line]) is None
     rows = rows_of([line])

@@ -12,6 +12,7 @@ import pytest
 
 from lydite.card import Figure
 from lydite.evaluate.degraded import summarize_degraded
+from lydite.evaluate.unseen import Roles
 from lydite.report.degraded import degraded_map, panels_of, rows_of
 from lydite.report.degraded_table import degraded_table
 from lydite.report.html import render
@@ -32,7 +33,7 @@ def results(study_folder: Path) -> list[Result]:
             every = pa.concat_tables(
                 [clean, *(_worn(clean, n, s) for n, s in (("jpeg-75", 1.0), ("blur-1", 3.0)))]
             )
-            figures = summarize_degraded(every, seen=("sim-a",), n_boot=50)
+            figures = summarize_degraded(every, roles=Roles(("sim-a",)), n_boot=50)
             result = result.model_copy(update={"figures": (*result.figures, *figures)})
         made.append(result)
     return made

@@ -13,6 +13,7 @@ import pytest
 from sklearn.calibration import calibration_curve as reference
 
 from lydite.evaluate.score import read_scores
+from lydite.evaluate.unseen import Roles
 from lydite.report import distributions, figures, rates
 from lydite.report.labels import place_labels
 from lydite.report.svg import COLORS, draw
@@ -70,14 +71,13 @@ def test_the_sources_probabilities_are_spread_in_neither_half(study_folder: Path
     for source in ((), ("sim-c",)):
         for unseen in (False, True):
             spread = distributions.spread_of(
-                "BL", 0, scores, ["sim-a"], unseen=unseen, source=source
+                "BL", 0, scores, Roles(["sim-a"], source), unseen=unseen
             )
             counts.append(spread.p_fake.size)
     assert counts == [24, 48, 24, 24]
-    held = {"unseen_generators": ["sim-a-1"], "source": ["sim-b", "sim-c"]}  # half of the fakes
+    held = Roles(["sim-a"], ["sim-b", "sim-c"], ["sim-a-1"])  # half of the fakes
     known, new = (
-        distributions.spread_of("BL", 0, scores, ["sim-a"], unseen=unseen, **held)
-        for unseen in (False, True)
+        distributions.spread_of("BL", 0, scores, held, unseen=unseen) for unseen in (False, True)
     )
     assert np.bincount(known.targets).tolist() == [12, 6]
     assert np.bincount(new.targets).tolist() == [12, 6]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lydite.errors import DataError
+from lydite.evaluate.unseen import Roles
 from lydite.report.html import write_report
 
 
@@ -137,7 +138,7 @@ def test_a_source_is_shown_between_seen_and_unseen(study_folder: Path, tmp_path:
 
     for result in read_results(study_folder / "results"):
         scores = read_scores(study_folder / "scores" / f"{result.recipe}.parquet")
-        made = summarize(scores, seen=("sim-a",), source=("sim-c",), n_boot=20)
+        made = summarize(scores, roles=Roles(("sim-a",), ("sim-c",)), n_boot=20)
         new = result.model_copy(update={"source": ("sim-c",), "figures": made})
         write_result(tmp_path / "results", new)
     text = write_report(tmp_path).read_text("utf-8")

@@ -99,6 +99,19 @@ def test_larger_scales_need_no_more_of_the_image() -> None:
     assert copy.astype(float).std() < 0.9 * CROP.astype(float).std()
 
 
+def test_windows_stay_within_the_view_and_around_the_crop() -> None:
+    rng = np.random.default_rng(0)
+    for window in (20, 64, 100, 112):
+        starts = [Degrade._start(30, 64, window, 112, rng) for _ in range(300)]
+        assert min(starts) >= 0
+        assert max(starts) + window <= 112
+        if window >= 64:
+            assert all(start <= 30 and start + window >= 94 for start in starts)
+        else:
+            assert all(start >= 30 and start + window <= 94 for start in starts)
+    assert {Degrade._start(30, 64, 100, 112, rng) for _ in range(300)} == set(range(13))
+
+
 def test_full_quality_of_scale_is_no_change() -> None:
     copy = Degrade(resize=1.0, resize_scale=(1.0, 1.0)).apply(CROP, np.random.default_rng(0))
     assert np.array_equal(copy, CROP)
@@ -114,6 +127,7 @@ def test_full_quality_of_scale_is_no_change() -> None:
         ({"webp": 0.5, "webp_quality": (90, 60)}, "ascend"),
         ({"scale": 0.5, "scale_factor": (0.9, 0.5)}, "ascend"),
         ({"scale": 0.5, "scale_factor": (0.1, 0.5)}, "scale_factor"),
+        ({"jpeg": 0.5, "scale_place": "anywhere"}, "`scale_place` is for `scale`"),
         ({"haze": 0.5}, "haze"),
     ],
 )

@@ -157,6 +157,59 @@ def test_blocks_of_a_second_jpeg_lie_as_in_the_whole_image(
     assert len(set(places)) > (2 if crop == "grid" else 20)
 
 
+@pytest.mark.parametrize("grid", ["crop", "image"])
+def test_crops_come_from_everywhere_if_they_may(tiny_manifest: Manifest, grid: str) -> None:
+    """In an image as large as the view, crops from its corner leave most of it out."""
+
+    def seen(place: str) -> tuple[MixedBatches, np.ndarray]:
+        degrade = Degrade.model_validate(
+            {"jpeg": 0.1, "jpeg_grid": grid, "scale": 0.5, "scale_factor": (0.6, 1.0)}
+            | {"scale_place": place}
+        )
+        mixed = make(tiny_manifest, degrade=degrade, flip=False)
+        shown = np.zeros((mixed.view, mixed.view))
+        for number in range(200):
+            down, right = mixed._offset((5, number))
+            shown[down : down + 64, right : right + 64] += 1
+        return mixed, shown
+
+    mixed, shown = seen("anywhere")
+    assert mixed.view == (112 if grid == "image" else 107)
+    for axis in (0, 1):
+        assert (shown.sum(axis)[2:-2] > 0).all()
+        assert (seen("corner")[1].sum(axis)[80:] == 0).all()
+    got = mixed.fetch(mixed.positions(3))
+    assert got.crops.shape == got.clean.shape == (8, 64, 64, 3)
+
+
+def test_scaled_copies_lie_around_their_crop(tiny_manifest: Manifest) -> None:
+    """Where the copy shows twice the crop's side, the crop is found somewhere in it, smaller."""
+    degrade = Degrade(scale=1.0, scale_factor=(0.5, 0.5), scale_place="anywhere")
+    mixed = make(tiny_manifest, degrade=degrade)
+    got = mixed.fetch(mixed.positions(1))
+    smaller = got.clean.reshape(8, 32, 2, 32, 2, 3).mean((2, 4))[:, 2:-2, 2:-2]
+    for copy, small, clean in zip(got.crops, smaller, got.clean, strict=True):
+        windows = np.lib.stride_tricks.sliding_window_view(copy.astype(float), (28, 28, 3))
+        away = np.abs(windows[:, :, 0] - small).mean((2, 3, 4))
+        assert away.min() < 8
+        # and not by chance: another place of the copy, or the crop unscaled, is far from it
+        assert np.median(away) > 2 * away.min()
+        assert np.abs(copy - clean.astype(float)).mean() > 2 * away.min()
+
+
+def test_blocks_are_kept_wherever_a_crop_lies(tiny_manifest: Manifest) -> None:
+    degrade = Degrade(
+        jpeg=1.0, jpeg_quality=(60, 60), jpeg_grid="image", scale=1e-9, scale_place="anywhere"
+    )
+    mixed = make(tiny_manifest, degrade=degrade, flip=False, crop="grid")
+    row = mixed.rows[0]
+    rgb = grow(ImageStore().get(row), mixed.view)[: mixed.view, : mixed.view]
+    whole = recompressed(rgb, 60).astype(float)
+    for down, right in ((0, 0), (8, 16), (24, 32), (32, 8)):
+        copy = degrade.apply(rgb, np.random.default_rng(0), 64, (down, right))
+        assert np.abs(copy - whole[down : down + 64, right : right + 64]).mean() < 0.5
+
+
 @pytest.mark.parametrize(("fit", "crop"), [("resize", "random"), ("tiles", "tiles")])
 def test_blocks_cannot_be_kept_where_nobody_knows_them(
     tiny_manifest: Manifest, fit: str, crop: str

@@ -68,6 +68,7 @@ def evaluate(
     from lydite.evaluate.degraded import of_degradation, score_degraded, summarize_degraded
     from lydite.evaluate.score import write_scores
     from lydite.evaluate.summary import summarize
+    from lydite.evaluate.unseen import Roles
 
     if split not in SPLITS:
         raise ConfigError(f"--split must be one of {', '.join(SPLITS)}. Got {split!r}.")
@@ -90,8 +91,8 @@ def evaluate(
         threads=threads,
     )
     clean = of_degradation(scores, NONE)
-    figures = summarize(clean, loaded.card.score, seen=seen, split=split)
-    degraded = summarize_degraded(scores, seen=seen, split=split)
+    figures = summarize(clean, loaded.card.score, roles=Roles(seen), split=split)
+    degraded = summarize_degraded(scores, roles=Roles(seen), split=split)
     if out is not None:
         write_scores(out, scores)
     failed = clean["error"].length() - clean["error"].null_count

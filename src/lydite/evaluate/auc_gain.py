@@ -13,7 +13,7 @@ from lydite.card import Figure
 from lydite.errors import DataError
 from lydite.evaluate.intervals import N_BOOT, intervals, strata_of
 from lydite.evaluate.kernels import Float64, Int64, auc
-from lydite.evaluate.unseen import Mask, Names, held_fakes, members, places, unseen_units
+from lydite.evaluate.unseen import Mask, Names, Roles, members, places
 
 #: this detector's AUC minus the other's
 AUC_GAIN = "auc_gain"
@@ -37,9 +37,7 @@ def auc_gains(
     other: pa.Table,
     *,
     name: str,
-    seen: Sequence[str],
-    source: Sequence[str] = (),
-    unseen_generators: Sequence[str] = (),
+    roles: Roles,
     split: str = "test",
     n_boot: int = N_BOOT,
     seed: int = 0,
@@ -55,9 +53,7 @@ def auc_gains(
         scores: of this detector, as in `SCORES_SCHEMA`.
         other: scores of the other detector on the same images.
         name: of the other one; figures are filed under {"against": name}.
-        seen: domains that they were trained on.
-        source: domains that they were trained on before those; neither seen nor unseen.
-        unseen_generators: generators whose fakes they did not learn in these domains either.
+        roles: which images they learned from.
         split: which rows count.
         n_boot: bootstrap replicates over groups of images, see `intervals`.
         seed: equal seeds give equal intervals.
@@ -65,14 +61,13 @@ def auc_gains(
     Raises:
         DataError: the two were not scored on the same images.
     """
-    pair = _pair(scores, other, split, name, unseen_generators)
+    pair = _pair(scores, other, split, name, roles)
     columns = (pair.domain, pair.generator, pair.targets)
-    held = held_fakes(pair.targets, pair.generator, unseen_generators)
-    asked = scores.filter(pc.equal(scores["split"], split))
-    units = unseen_units(asked, known=[*seen, *source], unseen_generators=unseen_generators)
+    held = roles.held(pair.targets, pair.generator)
+    units = roles.units(scores.filter(pc.equal(scores["split"], split)))
     slices: list[tuple[dict[str, str], list[Mask]]] = [
         ({"group": group}, [np.isin(pair.domain, list(domains)) & ~held])
-        for group, domains in (("seen", seen), ("source", source))
+        for group, domains in roles.groups
     ]
     slices.append(({"group": "unseen-mean"}, [members(unit, *columns) for unit in units]))
     apart = [unit for unit in units if "generator" in unit]
@@ -85,9 +80,7 @@ def auc_gains(
     )
 
 
-def _pair(
-    scores: pa.Table, other: pa.Table, split: str, name: str, unseen_generators: Sequence[str]
-) -> _Pair:
+def _pair(scores: pa.Table, other: pa.Table, split: str, name: str, roles: Roles) -> _Pair:
     """Return both detectors' scores of the images that both could score."""
     mine, theirs = (
         table.filter(pc.equal(table["split"], split)).sort_by(
@@ -104,7 +97,7 @@ def _pair(
         np.array(mine[column].to_pylist(), dtype=np.str_)
         for column in ("domain", "generator", "group")
     )
-    held = held_fakes(targets, generator, unseen_generators)
+    held = roles.held(targets, generator)
     one, two = (table["z"].to_numpy().astype(np.float64) for table in (mine, theirs))
     stratum = strata_of(targets, places(domain, generator, held))
     return _Pair(one, two, targets, domain, generator, group, stratum)

@@ -6,7 +6,7 @@ interval of the difference is far narrower than the two detectors' own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from lydite.errors import DataError
 from lydite.evaluate.intervals import N_BOOT, intervals, strata_of
 from lydite.evaluate.kernels import Float64, accuracy
 from lydite.evaluate.score import rescale
-from lydite.evaluate.unseen import held_fakes
+from lydite.evaluate.unseen import Roles
 
 #: this detector's accuracy minus the other's
 GAIN = "accuracy_gain"
@@ -33,9 +33,7 @@ def compare(
     other_meaning: ScoreMeaning,
     *,
     name: str,
-    seen: Sequence[str],
-    source: Sequence[str] = (),
-    unseen_generators: Sequence[str] = (),
+    roles: Roles,
     split: str = "test",
     n_boot: int = N_BOOT,
     seed: int = 0,
@@ -50,9 +48,7 @@ def compare(
         other: scores of the other detector on the same images.
         other_meaning: what that one decides by.
         name: of the other one; figures are filed under {"against": name}.
-        seen: domains that they were trained on.
-        source: domains that they were trained on before those; neither seen nor unseen.
-        unseen_generators: generators held out of those domains; their fakes count as unseen.
+        roles: which images they learned from.
         split: which rows count.
         n_boot: bootstrap replicates over groups of images, see `intervals`.
         seed: equal seeds give equal intervals.
@@ -66,12 +62,11 @@ def compare(
     both = pc.and_(pc.is_valid(mine["z"]), pc.is_valid(theirs["z"]))
     mine, theirs = mine.filter(both), theirs.filter(both)
     domains = np.array(mine["domain"].to_pylist(), dtype=np.str_)
-    held = held_fakes(
+    held = roles.held(
         mine["target"].to_numpy().astype(np.int64),
         np.array(mine["generator"].to_pylist(), dtype=np.str_),
-        unseen_generators,
     )
-    known, before = (np.isin(domains, list(names)) & ~held for names in (seen, source))
+    known, before = (np.isin(domains, list(names)) & ~held for _, names in roles.groups)
     figures: list[Figure] = []
     for group, chosen in (("seen", known), ("source", before), ("unseen", ~(known | before))):
         if chosen.any():

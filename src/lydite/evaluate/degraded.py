@@ -38,7 +38,7 @@ from lydite.evaluate.intervals import N_BOOT, Interval, intervals, never_certain
 from lydite.evaluate.kernels import Float64, Int64, Kernel
 from lydite.evaluate.score import Runtime, rescale, score_detector
 from lydite.evaluate.summary import UNREADABLE
-from lydite.evaluate.unseen import Mask, Names, held_fakes, members, places, unseen_units
+from lydite.evaluate.unseen import Mask, Names, Roles, members, places
 from lydite.recipe import Progress, silent
 
 #: figures of degraded images are filed under {DEGRADATION: name}
@@ -157,9 +157,7 @@ def summarize_degraded(
     scores: pa.Table,
     meaning: ScoreMeaning | None = None,
     *,
-    seen: Sequence[str],
-    source: Sequence[str] = (),
-    unseen_generators: Sequence[str] = (),
+    roles: Roles,
     split: str = "test",
     n_boot: int = N_BOOT,
     seed: int = 0,
@@ -169,9 +167,7 @@ def summarize_degraded(
     Args:
         scores: as `score_degraded` gives them; the clean rows are needed.
         meaning: threshold and temperature to decide by; None takes the column `p_fake`.
-        seen: domains that the detector was trained on.
-        source: domains that it was trained on before those; neither seen nor unseen.
-        unseen_generators: generators whose fakes it did not learn in these domains either.
+        roles: which images it learned from.
         split: which rows count.
         n_boot: bootstrap replicates; intervals are over groups, see `intervals`.
         seed: equal seeds give equal intervals.
@@ -197,8 +193,8 @@ def summarize_degraded(
             raise DataError(f"Other images were scored after {name} than as they are.")
         failed = np.array(rows["z"].is_null().to_pylist(), dtype=bool)
         usable = ~failed & np.array(clean["z"].is_valid().to_pylist(), dtype=bool)
-        pairs = _pairs(rows, clean, unseen_generators).take(usable)
-        for each in _slices(rows, seen, source, unseen_generators):
+        pairs = _pairs(rows, clean, roles).take(usable)
+        for each in _slices(rows, roles):
             found = _measure(pairs, each, usable, n_boot, seed)
             filed = each.where | {"split": split, DEGRADATION: name}
             figures += _figures(found, filed)
@@ -225,19 +221,16 @@ class _Slice:
     mean: bool = False
 
 
-def _slices(
-    rows: pa.Table, seen: Sequence[str], source: Sequence[str], unseen_generators: Sequence[str]
-) -> list[_Slice]:
+def _slices(rows: pa.Table, roles: Roles) -> list[_Slice]:
     """Return every slice that has images, and which they are."""
-    domain, generator, targets, held = _columns(rows, unseen_generators)
+    domain, generator, targets, held = _columns(rows, roles)
     single: list[tuple[dict[str, str], Mask]] = [
         ({"domain": str(name)}, domain == name) for name in np.unique(domain)
     ]
-    for group, names in (("seen", seen), ("source", source)):
+    for group, names in roles.groups:
         single.append(({"group": group}, np.isin(domain, list(names)) & ~held))
     found = [_Slice(where, [mask], [mask]) for where, mask in single if mask.any()]
-    units = unseen_units(rows, known=[*seen, *source], unseen_generators=unseen_generators)
-    if units:
+    if units := roles.units(rows):
         masks = [members(unit, domain, generator, targets) for unit in units]
         # the reals of a learned domain say nothing of the generator that was held out of it
         needed = [
@@ -248,22 +241,22 @@ def _slices(
     return found
 
 
-def _columns(rows: pa.Table, unseen_generators: Sequence[str]) -> tuple[Names, Names, Int64, Mask]:
+def _columns(rows: pa.Table, roles: Roles) -> tuple[Names, Names, Int64, Mask]:
     """Return domain, generator, target, and whether it is a fake held out, all (N,)."""
     domain, generator = (
         np.array(rows[name].to_pylist(), dtype=np.str_) for name in ("domain", "generator")
     )
     targets = rows["target"].to_numpy().astype(np.int64)
-    return domain, generator, targets, held_fakes(targets, generator, unseen_generators)
+    return domain, generator, targets, roles.held(targets, generator)
 
 
-def _pairs(rows: pa.Table, clean: pa.Table, unseen_generators: Sequence[str]) -> Pairs:
+def _pairs(rows: pa.Table, clean: pa.Table, roles: Roles) -> Pairs:
     """Return two tables of the same images, in the same order, as arrays."""
 
     def numbers(table: pa.Table, name: str) -> Float64:
         return np.asarray(table[name].to_numpy(), dtype=np.float64)
 
-    domain, generator, targets, held = _columns(rows, unseen_generators)
+    domain, generator, targets, held = _columns(rows, roles)
     return Pairs(
         numbers(rows, "z"),
         numbers(rows, "p_fake"),

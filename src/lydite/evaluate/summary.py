@@ -33,7 +33,7 @@ from lydite.evaluate.degrade import NONE
 from lydite.evaluate.intervals import N_BOOT, Interval, intervals, never_certain, strata_of
 from lydite.evaluate.kernels import Float64, Int64
 from lydite.evaluate.score import rescale
-from lydite.evaluate.unseen import held_fakes, members, places, unseen_units
+from lydite.evaluate.unseen import Roles, members, places
 from lydite.evaluate.verdicts import ALPHA, VERDICTS, reflected, verdicts_of, with_width
 
 METRICS = (*kernels.KERNELS, *VERDICTS)
@@ -71,9 +71,7 @@ def summarize(
     scores: pa.Table,
     meaning: ScoreMeaning | None = None,
     *,
-    seen: Sequence[str],
-    source: Sequence[str] = (),
-    unseen_generators: Sequence[str] = (),
+    roles: Roles,
     split: str = "test",
     n_boot: int = N_BOOT,
     seed: int = 0,
@@ -84,9 +82,7 @@ def summarize(
         scores: as in `SCORES_SCHEMA`, of one detector.
         meaning: threshold, temperature and band to decide by; None takes the column `p_fake`.
             Verdicts are measured where it was fitted.
-        seen: domains that the detector was trained on.
-        source: domains that it was trained on before those; neither seen nor unseen.
-        unseen_generators: generators whose fakes it did not learn in these domains either.
+        roles: which images it learned from.
         split: which rows count.
         n_boot: bootstrap replicates; intervals are over groups, see `intervals`.
         seed: equal seeds give equal intervals.
@@ -105,18 +101,17 @@ def summarize(
     if not table.num_rows:
         raise DataError(f"There are no scores of the split '{split}'.")
     table = table if meaning is None else rescale(table, meaning)
-    failed = _failures(table, seen, source, unseen_generators)
+    failed = _failures(table, roles)
     images = _arrays(table, meaning)
-    held = held_fakes(images.targets, images.generator, unseen_generators)
+    held = roles.held(images.targets, images.generator)
     figures = _by_domain(table, images, failed, split, n_boot, seed)
-    for group, domains in (("seen", seen), ("source", source)):
+    for group, domains in roles.groups:
         known = images.take(np.isin(images.domain, list(domains)) & ~held)
         if known.z.size:
             where = {"group": group, "split": split}
             figures += _figures(_measure(known, n_boot, seed), where)
             figures.append(_count(failed.get(f"/{group}", 0), known.z.size, where))
-    units = unseen_units(table, known=[*seen, *source], unseen_generators=unseen_generators)
-    if units:
+    if units := roles.units(table):
         where = {"group": "unseen-mean", "split": split}
         found, used = _measure_mean(images, units, held, n_boot, seed)
         figures += _figures(found, where)
@@ -176,18 +171,13 @@ def _arrays(table: pa.Table, meaning: ScoreMeaning | None) -> Scored:
     )
 
 
-def _failures(
-    table: pa.Table,
-    seen: Sequence[str],
-    source: Sequence[str],
-    unseen_generators: Sequence[str],
-) -> dict[str, int]:
+def _failures(table: pa.Table, roles: Roles) -> dict[str, int]:
     """Count images without a score: by domain, and together by "/seen", "/source", "/unseen"."""
-    group_of = dict.fromkeys(source, "/source") | dict.fromkeys(seen, "/seen")
+    group_of = dict.fromkeys(roles.source, "/source") | dict.fromkeys(roles.seen, "/seen")
     counts: dict[str, int] = {}
     lost = table.filter(pc.is_null(table["z"])).select(["domain", "generator", "target"])
     for row in lost.to_pylist():
-        held = row["target"] == 1 and row["generator"] in unseen_generators
+        held = row["target"] == 1 and row["generator"] in roles.unseen_generators
         group = "/unseen" if held else group_of.get(row["domain"], "/unseen")
         for name in (row["domain"], group):
             counts[name] = counts.get(name, 0) + 1

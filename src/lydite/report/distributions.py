@@ -14,7 +14,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from lydite.evaluate.unseen import held_fakes, members, unseen_units
+from lydite.evaluate.unseen import Roles, members
 from lydite.report.svg import COLORS, MARKERS, SERIES, draw
 
 BINS = 20
@@ -44,11 +44,9 @@ def spread_of(
     name: str,
     color: int,
     scores: pa.Table,
-    seen: Sequence[str],
+    roles: Roles,
     *,
     unseen: bool,
-    source: Sequence[str] = (),
-    unseen_generators: Sequence[str] = (),
 ) -> Spread:
     """Return the probabilities of a detector's test scores on seen or unseen images.
 
@@ -61,12 +59,10 @@ def spread_of(
         np.array(rows[column].to_pylist(), dtype=np.str_) for column in ("domain", "generator")
     )
     targets = rows["target"].to_numpy().astype(np.int64)
-    kept = np.isin(domain, list(seen)) & ~held_fakes(targets, generator, unseen_generators)
+    kept = np.isin(domain, list(roles.seen)) & ~roles.held(targets, generator)
     if unseen:
-        known = [*seen, *source]
-        units = unseen_units(rows, known=known, unseen_generators=unseen_generators)
         kept = np.zeros(targets.size, dtype=bool)
-        for unit in units:
+        for unit in roles.units(rows):
             kept |= members(unit, domain, generator, targets)
     return Spread(name, color, rows["p_fake"].to_numpy().astype(np.float64)[kept], targets[kept])
 

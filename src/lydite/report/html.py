@@ -21,6 +21,7 @@ from lydite import __version__
 from lydite.data.manifest import Manifest
 from lydite.errors import DataError, LyditeError
 from lydite.evaluate.score import read_scores
+from lydite.evaluate.unseen import Roles
 from lydite.evaluate.verdicts import VERDICTS
 from lydite.files import read_json, write_bytes
 from lydite.report import calibration, degraded, distributions, figures, pictures, rates, why
@@ -187,10 +188,8 @@ def _spreads(
                 x.name,
                 x.color,
                 scores[x.name],
-                seen,
+                Roles(seen, source, x.result.unseen_generators),
                 unseen=unseen,
-                source=source,
-                unseen_generators=x.result.unseen_generators,
             )
             for x in scored
         ]

@@ -14,6 +14,7 @@ from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.evaluate.degraded import of_degradation, summarize_degraded
 from lydite.evaluate.score import SCORES_SCHEMA, score_detector
+from lydite.evaluate.unseen import Roles
 from lydite.files import write_bytes
 from lydite.recipe import Progress
 
@@ -65,25 +66,13 @@ def degraded_scores(
 
 
 def degraded_figures(
-    detector: Detector,
-    clean: pa.Table,
-    degraded: pa.Table,
-    *,
-    seen: Sequence[str],
-    source: Sequence[str],
-    unseen_generators: Sequence[str],
+    detector: Detector, clean: pa.Table, degraded: pa.Table, *, roles: Roles
 ) -> tuple[Figure, ...]:
     """Return what each degradation costs a detector; nothing where none was asked for."""
     if not degraded.num_rows:
         return ()
     scores = pa.concat_tables([clean.replace_schema_metadata(None), degraded])
-    return summarize_degraded(
-        scores,
-        detector.card.score,
-        seen=seen,
-        source=source,
-        unseen_generators=unseen_generators,
-    )
+    return summarize_degraded(scores, detector.card.score, roles=roles)
 
 
 def _kept(path: Path, mark: dict[str, str]) -> pa.Table:

@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +23,7 @@ from lydite.evaluate.compare import compare
 from lydite.evaluate.photographs import photograph_figures
 from lydite.evaluate.score import score_detector
 from lydite.evaluate.summary import summarize
+from lydite.evaluate.unseen import Roles
 from lydite.evaluate.voices import TOGETHER, WITH, together
 from lydite.export.bench import Latency, bench
 from lydite.export.onnx import export
@@ -38,14 +38,6 @@ from lydite.transfer.packs import make_pack
 
 #: the step whose result ships as a pack, and is asked together with its base
 PACKED = "adapt"
-
-
-class Roles(TypedDict):
-    """What domains and generators are to a study, see `DataSpec`."""
-
-    seen: tuple[str, ...]
-    source: tuple[str, ...]
-    unseen_generators: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -168,9 +160,9 @@ def _with_pack(item: Shipped, base: Shipped, roles: Roles) -> list[Figure]:
     known, name = base.detector.card.score, base.made.recipe.name
     voice = together([(base.scores, known), (item.scores, item.detector.card.score)])
     figures = [
-        *summarize(voice, TOGETHER, **roles),
-        *compare(voice, TOGETHER, base.scores, known, name=name, **roles),
-        *auc_gains(voice, base.scores, name=name, **roles),
+        *summarize(voice, TOGETHER, roles=roles),
+        *compare(voice, TOGETHER, base.scores, known, name=name, roles=roles),
+        *auc_gains(voice, base.scores, name=name, roles=roles),
     ]
     return [f.model_copy(update={"slice": f.slice | {WITH: name}}) for f in figures]
 
@@ -214,20 +206,16 @@ def _result(
 ) -> Result:
     """Put together everything measured on one detector."""
     made, card = item.made, item.detector.card
-    roles = Roles(
-        seen=study.data.seen,
-        source=study.data.source,
-        unseen_generators=study.data.unseen_generators,
-    )
-    figures = list(summarize(item.scores, card.score, **roles))
+    roles = study.data.roles
+    figures = list(summarize(item.scores, card.score, roles=roles))
     figures += photograph_figures(item.scores, card.score)
     for name, other in others.items():
         meaning = other.detector.card.score
-        figures += compare(item.scores, card.score, other.scores, meaning, name=name, **roles)
-        figures += auc_gains(item.scores, other.scores, name=name, **roles)
+        figures += compare(item.scores, card.score, other.scores, meaning, name=name, roles=roles)
+        figures += auc_gains(item.scores, other.scores, name=name, roles=roles)
     if packed is not None:
         figures += _with_pack(item, packed, roles)
-    figures += degraded_figures(item.detector, item.scores, item.degraded, **roles)
+    figures += degraded_figures(item.detector, item.scores, item.degraded, roles=roles)
     is_reference = made.recipe.name == study.reference_name
     return Result(
         study=study.name,
@@ -242,7 +230,9 @@ def _result(
         versions=versions() | {"onnxruntime": _onnxruntime_version()},
         hardware=hardware(study.bench.threads),
         data=data,
-        **roles,
+        seen=study.data.seen,
+        source=study.data.source,
+        unseen_generators=study.data.unseen_generators,
         steps=made.steps,
         cost=_cost(item, latency, None if is_reference else base, packed),
         figures=tuple(figures),

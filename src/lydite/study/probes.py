@@ -14,6 +14,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -140,14 +141,11 @@ def probe_study(
         figures: tuple[Figure, ...] = ()
         if probe.scores is not None:
             write_scores(path.with_name(f"{path.stem}-{probe.name}.parquet"), probe.scores)
-            figures = summarize(
-                probe.scores,
-                seen=study.data.seen,
-                source=study.data.source,
+            roles = study.data.roles
+            if probe.name == SHUFFLED:
                 # labels drawn at random have nothing to do with what made an image
-                unseen_generators=() if probe.name == SHUFFLED else study.data.unseen_generators,
-                n_boot=N_BOOT,
-            )
+                roles = replace(roles, unseen_generators=())
+            figures = summarize(probe.scores, roles=roles, n_boot=N_BOOT)
         if probe.name == SHUFFLED:  # what made an image says nothing of a label drawn at random
             figures = tuple(f for f in figures if "generator" not in f.slice)
         found.append(

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from lydite.config import Frozen
 from lydite.errors import ConfigError, unknown_name
 from lydite.evaluate.degrade import named
+from lydite.evaluate.unseen import Roles
 from lydite.recipe import NEWER, AnyStep, Recipe, Shots, Start
 from lydite.study.protocol import Protocol
 
@@ -66,6 +67,11 @@ class DataSpec(Frozen):
     labels: tuple[str, str] = ("real", "fake")
     twins: tuple[Path, ...] = ()
     sources: tuple[str, ...] = ()
+
+    @property
+    def roles(self) -> Roles:
+        """What domains and generators are to the study's detectors."""
+        return Roles(self.seen, self.source, self.unseen_generators)
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSpec:

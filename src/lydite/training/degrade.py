@@ -25,7 +25,10 @@ Scale = Annotated[float, Field(ge=0.1, le=1)]
 Factor = Annotated[float, Field(ge=0.25, le=4)]
 LEAST_RADIUS = 0.1
 #: fields that older entries do not have; left out while unused, so that these read as they did
-NEWER = ("noise", "noise_level", "webp", "webp_quality", "scale", "scale_factor", "jpeg_grid")
+NEWER = (
+    *("noise", "noise_level", "webp", "webp_quality"),
+    *("scale", "scale_factor", "scale_place", "jpeg_grid"),
+)
 #: JPEG transforms blocks of this many pixels
 JPEG_BLOCK = 8
 #: and of so many where colors are stored at half the size, as most files have them
@@ -51,10 +54,12 @@ class Degrade(Frozen):
             JPEG where both happen.
         webp_quality: lowest and highest quality.
         scale: probability of scaling the image by a factor in `scale_factor`, before the crop is
-            cut: it shows more of the image, or less of it. With a random one of three filters. The
-            crop lies at the upper left of what the copy needs, so that images hardly larger than
-            that give crops of their upper part alone.
+            cut: it shows more of the image, or less of it. With a random one of three filters.
         scale_factor: smallest and largest factor of its sides.
+        scale_place: where the clean crop lies in the part of the image that scaled copies may
+            need: at its upper left "corner", so that images hardly larger than that part give crops
+            of their upper left (or, mirrored, right) alone; or "anywhere" in it, with a scaled copy
+            that shows what is around it on all sides.
         jpeg_grid: where the blocks of `jpeg` and `webp` begin: with the "crop", wherever that lies
             in its image; or as in the "image", so that a crop is cut out of what was saved anew
             as a whole, and the new blocks lie on those of an earlier JPEG, which then changes far
@@ -73,6 +78,7 @@ class Degrade(Frozen):
     webp_quality: tuple[Quality, Quality] = (60, 95)
     scale: Fraction = 0.0
     scale_factor: tuple[Factor, Factor] = (0.65, 1.0)
+    scale_place: Literal["corner", "anywhere"] = "corner"
     jpeg_grid: Literal["crop", "image"] = "crop"
 
     @model_validator(mode="after")
@@ -88,6 +94,8 @@ class Degrade(Frozen):
             )
         if self.jpeg_grid == "image" and not (self.jpeg or self.webp):
             raise ValueError("`jpeg_grid` is for `jpeg` and `webp`; give one of them a probability")
+        if self.scale_place == "anywhere" and not self.scale:
+            raise ValueError("`scale_place` is for `scale`; give it a probability")
         return self
 
     @model_serializer(mode="wrap")
@@ -111,26 +119,20 @@ class Degrade(Frozen):
         """Return a degraded copy of a crop, as `rng` decides.
 
         Args:
-            view: the crop and what is around it, which begins where blocks of JPEG do and reaches
-                as far right of and below the crop as `view` says, (V, V, 3) uint8; not changed.
+            view: the crop and what is around it, which begins where blocks of JPEG do and holds as
+                much as `view` says, right of and below the crop where `scale_place` is "corner",
+                (V, V, 3) uint8; not changed.
             rng: decides.
             size: of the crop, S; V unless given.
-            offset: rows and columns of `view` before the crop, less than a block.
+            offset: rows and columns of `view` before the crop.
 
         Returns:
             (S, S, 3) uint8, an array of its own.
         """
         size = len(view) if size is None else size
-        down, right = offset
-        # whole blocks: one that is cut off is padded, and its colors change
-        reach = COLOR_BLOCK * math.ceil((size + max(offset)) / COLOR_BLOCK) if any(offset) else size
-        crop = view[:reach, :reach]
+        crop, (down, right) = self._around(view, size, offset)
         if self.scale and rng.random() < self.scale:
-            window = max(1, round(size / float(rng.uniform(*self.scale_factor))))
-            window = min(len(view) - max(offset), window)
-            chosen = FILTERS[int(rng.integers(len(FILTERS)))]
-            shown = view[down : down + window, right : right + window]
-            crop, down, right = resized(shown, size, chosen), 0, 0
+            crop, (down, right) = self._scaled(view, rng, size, offset), (0, 0)
         if rng.random() < self.resize:
             crop = rescaled(crop, float(rng.uniform(*self.resize_scale)))
         if rng.random() < self.blur:
@@ -144,6 +146,40 @@ class Degrade(Frozen):
             low, high = self.webp_quality
             crop = recompressed(crop, int(rng.integers(low, high + 1)), "WEBP")
         return crop[down : down + size, right : right + size].copy()
+
+    def _around(
+        self, view: UInt8, size: int, offset: tuple[int, int]
+    ) -> tuple[UInt8, tuple[int, int]]:
+        """Return what is saved anew with a crop, and where in it the crop begins."""
+        (down, right), reach = offset, size
+        if self.jpeg_grid == "image":
+            down, right = down % COLOR_BLOCK, right % COLOR_BLOCK
+            # whole blocks: one that is cut off is padded, and its colors change
+            reach = COLOR_BLOCK * math.ceil((size + max(down, right)) / COLOR_BLOCK)
+        else:
+            down, right = 0, 0
+        top, left = offset[0] - down, offset[1] - right
+        return view[top : top + reach, left : left + reach], (down, right)
+
+    def _scaled(
+        self, view: UInt8, rng: np.random.Generator, size: int, offset: tuple[int, int]
+    ) -> UInt8:
+        """Return a crop of the scaled image, at or around the place of the clean one."""
+        window = max(1, round(size / float(rng.uniform(*self.scale_factor))))
+        if self.scale_place == "corner":
+            window = min(len(view) - max(offset), window)
+        window = min(len(view), window)
+        chosen = FILTERS[int(rng.integers(len(FILTERS)))]
+        top, left = offset
+        if self.scale_place == "anywhere":
+            top, left = (self._start(first, size, window, len(view), rng) for first in offset)
+        return resized(view[top : top + window, left : left + window], size, chosen)
+
+    @staticmethod
+    def _start(first: int, size: int, window: int, end: int, rng: np.random.Generator) -> int:
+        """Return where a window around a crop begins, or within it where that is larger."""
+        low, high = sorted((first, first + size - window))
+        return int(rng.integers(max(0, low), min(high, end - window) + 1))
 
 
 def _default(name: str) -> Any:

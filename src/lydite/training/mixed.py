@@ -68,7 +68,8 @@ class MixedBatches(Batches):
         size = self.preprocess.size
         if self.degrade is None or not (self.degrade.scale or self._keeps_blocks):
             return size
-        side = self.degrade.view(size) + (COLOR_BLOCK if self._keeps_blocks else 0)
+        side, blocks = self.degrade.view(size), COLOR_BLOCK if self._keeps_blocks else 0
+        side = max(side, size + blocks) if self._anywhere else side + blocks
         # a mirrored view begins at its other end, which has to lie on the grid too
         return math.ceil(side / self.grid) * self.grid
 
@@ -82,13 +83,21 @@ class MixedBatches(Batches):
         """Whether copies keep the blocks of their image, wherever in them a crop begins."""
         return self.degrade is not None and self.degrade.jpeg_grid == "image"
 
+    @property
+    def _anywhere(self) -> bool:
+        """Whether crops lie anywhere in their view."""
+        return self.degrade is not None and self.degrade.scale_place == "anywhere"
+
     def _offset(self, draw: tuple[int, int]) -> tuple[int, int]:
         """Return where in its view the crop of a draw begins."""
-        if not self._keeps_blocks:
+        if not (self._keeps_blocks or self._anywhere):
             return 0, 0
         step = super().grid
+        places = COLOR_BLOCK // step
+        if self._anywhere:
+            places = (self.view - self.preprocess.size) // step + 1
         rng = np.random.default_rng([self.seed, 8, *draw])
-        down, right = step * rng.integers(COLOR_BLOCK // step, size=2)
+        down, right = step * rng.integers(places, size=2)
         return int(down), int(right)
 
     @property
