@@ -69,6 +69,19 @@ def test_equal_beginnings_have_equal_keys(tmp_path: Path) -> None:
     assert not set(changed) & set(keys[1])
 
 
+def test_another_rule_for_thresholds_has_other_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lydite.evaluate import calibrate
+    from lydite.study.execute import keys_of
+
+    recipe = read_study(write(tmp_path, GOOD)).resolved(0)[0]
+    before = keys_of(recipe, "0" * 64, {})
+    assert before[0] == recipe.steps[0].key("0" * 64, {}, recipe.seed)
+    monkeypatch.setattr(calibrate, "RULE", calibrate.RULE + 1)
+    assert not set(before) & set(keys_of(recipe, "0" * 64, {}))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

@@ -19,6 +19,10 @@ from lydite.evaluate.score import Runtime, score_detector
 from lydite.evaluate.threshold import fit_meaning, sparing_threshold
 from lydite.recipe import Progress, silent
 
+#: of the rule that fits threshold, temperature and band; one more whenever the same scores would be
+#: given another meaning, so that no cached detector passes for one that was fitted anew
+RULE = 1
+
 
 def calibrate(
     detector: Detector,

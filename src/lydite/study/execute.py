@@ -9,7 +9,7 @@ from lydite.data.few import few
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector, versions
 from lydite.errors import ConfigError
-from lydite.evaluate.calibrate import calibrate
+from lydite.evaluate import calibrate as calibration
 from lydite.files import lock_folder
 from lydite.recipe import Context, Progress, Recipe, Step, silent
 from lydite.study.cache import Cache
@@ -102,6 +102,8 @@ def start_of(recipe: Recipe) -> Detector:
 
 def keys_of(recipe: Recipe, start_key: str, data: dict[str, str]) -> list[str]:
     """Return the cache key of every step's result, before any work."""
+    if calibration.RULE > 1:  # keys without it are of the first rule
+        data = data | {"calibration": str(calibration.RULE)}
     keys, key = [], start_key
     for step in recipe.steps:
         key = step.key(key, data, recipe.seed)
@@ -161,7 +163,7 @@ def _do(
         started = time.perf_counter()
         made = step.run(parent, _context(key, data, cache, options, progress))
         copied = parent if step.copies else None
-        made = calibrate(made, data.val, like=copied, spared=data.spared)
+        made = calibration.calibrate(made, data.val, like=copied, spared=data.spared)
         seconds = time.perf_counter() - started
         # a resumed step reports the time of all its parts; what does not train has only one
         spent = made.card.training.get("seconds") if _trains(step) else None
