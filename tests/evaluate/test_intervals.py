@@ -44,6 +44,22 @@ def test_a_group_over_two_strata_is_drawn_with_its_like() -> None:
         assert (weights[:, 4:].sum(axis=1) == 2).all()
 
 
+def test_groups_that_are_alone_with_their_strata_vary_too() -> None:
+    """Photographs beside several generators each: hardly two lie in the same ones."""
+    hits = 0
+    for trial in range(60):
+        rng = np.random.default_rng(trial)
+        values = np.repeat(rng.normal(size=100), 4)
+        groups = np.repeat(np.arange(100), 4).astype(str)
+        strata = np.concatenate([rng.permutation(8)[:4] for _ in range(100)]).astype(str)
+        found = intervals(
+            lambda w, v=values: {"mean": (w @ v) / w.sum(axis=1)},  # type: ignore[misc]
+            strata, groups, n_boot=200, seed=trial,
+        )["mean"]  # fmt: skip
+        hits += found.low <= 0 <= found.high
+    assert 0.87 <= hits / 60 <= 1
+
+
 def test_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     hits = 0

@@ -17,8 +17,9 @@ from lydite.evaluate.degraded import degradations_of
 from lydite.evaluate.score import read_scores, score_detector
 from lydite.report.html import write_report
 from lydite.study import degrade as degrading
+from lydite.study.images import load_data
 from lydite.study.results import Result, read_results
-from lydite.study.run import StudyOptions, finished, load_data, run_study
+from lydite.study.run import StudyOptions, finished, run_study
 from lydite.study.spec import Study
 
 TINY = {"network": "lydite-small", "config": {"widths": [8, 16]}}

@@ -16,9 +16,10 @@ from lydite.errors import DataError, ResumeError
 from lydite.evaluate.score import read_scores
 from lydite.recipe import Progress, silent
 from lydite.report.html import write_report
+from lydite.study.images import load_data
 from lydite.study.probes import Probes, probe_study, probes_of, read_probes
 from lydite.study.results import Result
-from lydite.study.run import StudyOptions, load_data, run_study
+from lydite.study.run import StudyOptions, run_study
 from lydite.study.spec import Study
 
 NETWORK = {"network": "lydite-small", "config": {"widths": [8, 16]}}

@@ -12,8 +12,8 @@ from lydite.errors import ConfigError, DataError
 from lydite.study.expand import expand
 from lydite.study.families import families_of, family_of
 from lydite.study.folds import of_fold
+from lydite.study.images import load_data
 from lydite.study.protocol import Protocol
-from lydite.study.run import load_data
 from lydite.study.spec import Study
 
 #: generators of each domain's fakes

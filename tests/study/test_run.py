@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +21,10 @@ from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.errors import BusyError, ConfigError, DataError, ResumeError
 from lydite.files import TEMPORARY_PREFIX, lock_folder, sha256_file
+from lydite.study.images import load_data, study_manifest
 from lydite.study.results import Result, read_results
-from lydite.study.run import StudyOptions, finished, load_data, plan_study, run_study
-from lydite.study.spec import Study
+from lydite.study.run import StudyOptions, finished, plan_study, run_study
+from lydite.study.spec import DataSpec, ScanSpec, Study
 
 TINY = {"network": "lydite-small", "config": {"widths": [8, 16]}}
 TRAIN = {"train": {"steps": 6, "batch": 8, "checkpoint_s": 0.0}}
@@ -391,6 +393,68 @@ def test_what_a_step_does_now_counts_although_the_plan_is_the_same(
     assert finished(study, data, options.folder) is not None
     monkeypatch.setattr(Quantize, "version", Quantize.version + 1)
     assert finished(study, data, options.folder) is None
+
+
+def test_results_are_of_their_reference_and_their_bench(
+    done: tuple[Study, StudyOptions, list[Result]],
+) -> None:
+    study, options, _ = done
+    data = load_data(study.data, options.folder)
+    for changes in ({"reference": "CQ"}, {"bench": {"threads": 2}}, {"limits": ["none"]}):
+        other = Study.model_validate(study.model_dump(mode="json") | changes)
+        assert finished(other, data, options.folder) is None
+
+
+@pytest.mark.parametrize(
+    ("split", "label"), [("train", "real"), ("train", "fake"), ("val", "real"), ("val", "fake")]
+)
+def test_a_class_that_is_missing_is_found_before_any_work(
+    tiny_manifest: Manifest, tmp_path: Path, split: str, label: str
+) -> None:
+    rows = [
+        not (row.split == split and row.label == label and row.domain == "one")
+        for row in tiny_manifest.rows()
+    ]
+    study = make(Manifest(tiny_manifest.table.filter(rows), tiny_manifest.root), tmp_path)
+    with pytest.raises(DataError, match=f"BL: the {split} split .* holds no {label} image"):
+        plan_study(study, StudyOptions(tmp_path / "out"), estimate=False)
+    value = study.model_dump(mode="json")
+    value["recipes"] = [{"name": "fresh", "start": TINY}]
+    plan_study(Study.model_validate(value), StudyOptions(tmp_path / "out"), estimate=False)
+
+
+def test_a_scan_serves_again_for_the_same_question_alone(
+    tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    for row in tiny_manifest.select(domain="one").rows():
+        name = "a" if row.label == "real" else "b"
+        (images / name).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(row.file, images / name / row.path)
+    out = tmp_path / "out"
+
+    def asked(real: str, fake: str) -> DataSpec:
+        scan = ScanSpec(root=images, layout="folders", real=(real,), fake=(fake,))
+        return DataSpec(scan=scan, seen=("images",))
+
+    def fakes(spec: DataSpec, *, renew: bool = False) -> set[str]:
+        found = study_manifest(spec, out, renew=renew).select(label="fake")
+        return {path.split("/")[0] for path in found.column("path")}
+
+    assert fakes(asked("a", "b")) == {"b"}
+    assert fakes(asked("b", "a")) == {"a"}
+    before = (out / "manifest.parquet").stat().st_mtime_ns
+    assert fakes(asked("b", "a")) == {"a"}
+    assert (out / "manifest.parquet").stat().st_mtime_ns == before
+    # a study that stands in the folder keeps its images until it is told otherwise
+    (out / "study.json").write_text("{}")
+    assert fakes(asked("a", "b")) == {"b"}
+    assert (out / "manifest.parquet").stat().st_mtime_ns == before
+    assert fakes(asked("a", "b"), renew=True) == {"b"}
+    gone = next((images / "a").iterdir())
+    gone.unlink()
+    count = len(study_manifest(asked("a", "b"), out))
+    assert len(study_manifest(asked("a", "b"), out, renew=True)) == count - 1
 
 
 def test_a_misspelled_exclusion_is_named(tiny_manifest: Manifest, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from lydite.data.align.photographs import NAME_DIGITS
 from lydite.data.manifest import SCHEMA, Manifest, from_columns
 from lydite.errors import DataError, FileError
-from lydite.study.run import load_data
+from lydite.recipe import Recipe
+from lydite.study.images import load_data
 from lydite.study.spec import DataSpec
 
 
@@ -56,6 +57,22 @@ def test_twins_are_learned_where_their_photographs_are(
     assert train.select(domain=seen).digest == plain.learning.train.digest
     assert data.learning.val.digest == plain.learning.val.digest
     assert data.test.digest == plain.test.digest
+
+
+def test_few_images_are_chosen_before_their_twins_join_them(
+    tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    photographs = tiny_manifest.select(label="real")
+    twins = align_like(photographs, tmp_path / "made", "it")
+    learning = load_data(spec(tiny_manifest, tmp_path, ["one", "two"], twins), tmp_path).learning
+    plain = load_data(spec(tiny_manifest, tmp_path, ["one", "two"]), tmp_path).learning
+    start = {"network": "lydite-small"}
+    recipe = Recipe.model_validate({"name": "few", "start": start, "shots": 8, "steps": []})
+    own, alone = learning.of(recipe), plain.of(recipe)
+    assert own.val.digest == alone.val.digest
+    assert own.train.select(domain=["one", "two"]).digest == alone.train.digest
+    learned = {sha[:NAME_DIGITS] for sha in alone.train.select(label="real").column("sha256")}
+    assert set(own.train.select(domain="align-it").column("group")) == learned
 
 
 def test_what_are_no_twins_is_refused(tiny_manifest: Manifest, tmp_path: Path) -> None:

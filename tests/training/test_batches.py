@@ -113,6 +113,47 @@ def test_pairs_share_group_and_place(tmp_path: Path) -> None:
             assert np.unique(real ^ fake).tolist() in ([1], [2])
 
 
+def named(images: list[tuple[str, str, str]]) -> Manifest:
+    """Return a manifest of (label, domain, group), without files."""
+    columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
+    for number, (label, domain, group) in enumerate(images):
+        row = {"label": label, "group": group, "domain": domain, "split": "train", "bytes": 1}
+        row |= {"path": str(number), "sha256": str(number), "generator": "g"}
+        for name in SCHEMA.names:
+            columns[name].append(row.get(name))
+    return from_columns(columns, Path())
+
+
+@pytest.mark.parametrize("open_", [True, False])
+def test_fakes_without_a_photograph_come_beside_paired_ones(open_: bool) -> None:
+    """Their domains' turns fall on photographs that have fakes of their own."""
+    images = [(label, "a", f"a{n}") for n in range(8) for label in ("real", "fake")]
+    images += [("fake", d, f"{d}{n}") for n in range(8) for d in "cde"]
+    if open_:
+        images += [("real", "c", f"photograph{n}") for n in range(8)]
+    batches = make(named(images), balance="pairs")
+    rows = [batches.row_at(position) for position in range(8000)]
+    seen = Counter(row.domain for row in rows[1::2])
+    assert min(seen[domain] for domain in "acde") > 800
+    assert len({row.path for row in rows}) == len(images)
+    ours = [
+        fake.group == real.group
+        for real, fake in zip(rows[::2], rows[1::2], strict=True)
+        if fake.domain == "a" and real.domain == "a"
+    ]
+    assert all(ours)
+
+
+def test_fakes_of_a_domain_whose_photographs_are_all_paired_come_too() -> None:
+    images = [(label, "a", f"a{n}") for n in range(8) for label in ("real", "fake")]
+    images += [("fake", "a", f"alone{n}") for n in range(24)]
+    batches = make(named(images), balance="pairs")
+    fakes = [batches.row_at(position) for position in range(1, 8000, 2)]
+    alone = np.mean([row.group.startswith("alone") for row in fakes])
+    assert alone == pytest.approx(0.75, abs=0.05)
+    assert len({row.path for row in fakes}) == 32
+
+
 def test_seeds_differ(tiny_manifest: Manifest) -> None:
     train = tiny_manifest.select(split="train")
     one, other = make(train, seed=1), make(train, seed=2)

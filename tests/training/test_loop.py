@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from lydite.card import Architecture
+from lydite.compress.distill import Distill
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.edits import MaskWeights
-from lydite.errors import ResumeError, TrainingError
+from lydite.errors import ConfigError, ResumeError, TrainingError
 from lydite.memory import forget_peak, resident_bytes
 from lydite.recipe import Context
 from lydite.training import loop
 from lydite.training.checkpoint import CHECKPOINT_NAME
-from lydite.training.loop import fit
+from lydite.training.loop import fit, require_dealt
 from lydite.training.objectives import cross_entropy, soft_target_loss
 from lydite.training.settings import TrainSettings
 from lydite.training.train import Train
@@ -161,6 +162,50 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
     with pytest.raises(TrainingError, match="step 4"):
         fit(start.network, objective, start, settings, context(tiny_manifest, tmp_path))
     assert (tmp_path / CHECKPOINT_NAME).is_file()
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_a_gradient_that_is_not_finite_spoils_no_weights(
+    tiny_manifest: Manifest, tmp_path: Path, clip: float
+) -> None:
+    calls = 0
+
+    def objective(logits: torch.Tensor, _x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        loss = torch.nn.functional.cross_entropy(logits, y)
+        # finite itself, but infinitely steep
+        return loss + (torch.sqrt(logits.sum() * 0.0) if calls == 4 else 0.0)
+
+    start = Detector.start(TINY, seed=1)
+    settings = TrainSettings(steps=8, batch=4, checkpoint_s=0.0, clip=clip)
+    with pytest.raises(TrainingError, match="norm of the gradient became .* at step 4"):
+        fit(start.network, objective, start, settings, context(tiny_manifest, tmp_path))
+    kept = load_file(tmp_path / CHECKPOINT_NAME)
+    assert all(torch.isfinite(value).all() for value in kept.values())
+
+
+def test_batches_are_dealt_out_alike_or_refused() -> None:
+    require_dealt(6, 1)
+    require_dealt(8, 2)
+    for batch, world in ((6, 2), (2, 2), (16, 3)):
+        with pytest.raises(ConfigError, match=f"multiple of {2 * world}"):
+            require_dealt(batch, world)
+
+
+def test_masks_of_a_student_hold_while_a_regressor_learns_beside_it(
+    tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    start = Detector.start(TINY, seed=1)
+    name = next(n for n, p in start.network.named_parameters() if p.ndim == 4)
+    with torch.no_grad():
+        dict(start.network.named_parameters())[name][:, 0] = 0
+    masked = start.evolve(edits=(MaskWeights(parameters=(name,)),))
+    step = Distill(student="same", method="features", steps=2, batch=4)
+    made = step.run(masked, context(tiny_manifest, tmp_path))
+    after = dict(made.network.named_parameters())[name]
+    assert torch.count_nonzero(after[:, 0]) == 0
+    assert not torch.equal(after, dict(masked.network.named_parameters())[name])
 
 
 def test_masked_weights_stay_zero(tiny_manifest: Manifest, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ LEVEL = 0.95
 _CHUNK_VALUES = 2_000_000
 #: an interval is not given when more replicates than this are undefined
 _UNDEFINED_SHARE = 0.05
+#: combinations of strata that fewer groups have are rare
+_RARE = 10
 
 #: metrics of a chunk of replicates: weights (B, N) -> {name: (B,)}
 Replicate = Callable[[Float64], Mapping[str, Float64]]
@@ -197,14 +199,14 @@ def resamples(
     """Yield weights (B, N), B adding up to `n_boot`: how often each image was drawn.
 
     A group whose images lie in several strata forms a stratum with the groups that lie in the same
-    ones. Nothing is yielded where every stratum has a single group: then nothing can vary.
+    ones; see `_pools` for rare combinations. Nothing is yielded where every stratum has a single
+    group: then nothing can vary.
     """
     names, group_of = np.unique(np.asarray(groups), return_inverse=True)
     _, stratum_of = np.unique(np.asarray(strata), return_inverse=True)
     touched = np.zeros((names.size, int(stratum_of.max(initial=0)) + 1), dtype=bool)
     touched[group_of, stratum_of] = True
-    _, signature = np.unique(touched, axis=0, return_inverse=True)
-    pools = [np.flatnonzero(signature == s) for s in range(int(signature.max(initial=-1)) + 1)]
+    pools = _pools(touched)
     if all(pool.size < 2 for pool in pools):
         return
     rng = np.random.default_rng(seed)
@@ -217,6 +219,31 @@ def resamples(
             flat = (picks + np.arange(rows)[:, None] * pool.size).ravel()
             drawn[:, pool] = np.bincount(flat, minlength=rows * pool.size).reshape(rows, -1)
         yield drawn[:, group_of]
+
+
+def _pools(touched: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
+    """Return which groups are drawn for each other: those that lie in the same strata.
+
+    A group that is alone with its strata would be drawn once every time, as if it could not have
+    been another one. So combinations of strata that few groups have are drawn from together, as far
+    as they share strata; the numbers of images in these then vary a little between replicates.
+
+    Args:
+        touched: (groups, strata), True where a group has images in a stratum.
+
+    Returns:
+        Places of groups, each once.
+    """
+    combinations, signature = np.unique(touched, axis=0, return_inverse=True)
+    sizes = np.bincount(signature, minlength=len(combinations))
+    rare = np.flatnonzero((sizes < _RARE) & (combinations.sum(axis=1) > 1))
+    label = np.arange(len(combinations))
+    for place, one in enumerate(rare):
+        for other in rare[:place]:
+            if label[one] != label[other] and (combinations[one] & combinations[other]).any():
+                label[label == label[one]] = label[other]
+    pool_of = label[signature]
+    return [np.flatnonzero(pool_of == name) for name in np.unique(pool_of)]
 
 
 def strata_of(targets: Int64, further: Sequence[str]) -> NDArray[np.str_]:

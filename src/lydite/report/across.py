@@ -10,8 +10,8 @@ from lydite.errors import DataError
 from lydite.evaluate.voices import WITH
 from lydite.report.html import RESULTS
 from lydite.report.markdown import fill_place
+from lydite.study.images import STUDY_FILE
 from lydite.study.results import Result, newest, read_results
-from lydite.study.run import STUDY_FILE
 from lydite.study.spec import SHARED
 
 #: what tables over folds show, by name: metric, group of domains, heading

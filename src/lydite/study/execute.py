@@ -14,6 +14,7 @@ from lydite.files import lock_folder
 from lydite.recipe import Context, Progress, Recipe, Step, silent
 from lydite.study.cache import Cache
 from lydite.study.results import StepCost
+from lydite.study.twins import Twins, with_twins
 from lydite.training.settings import TrainSettings
 from lydite.training.team import Team
 
@@ -28,12 +29,14 @@ class Learning:
         old: training images of the source domains, which were learned before; None without any.
         spared: those of them that are replayed alone, being photographs; None without any. The
             threshold leaves them alone.
+        twins: of the training images, which hold them; None without any.
     """
 
     train: Manifest
     val: Manifest
     old: Manifest | None = None
     spared: Manifest | None = None
+    twins: Twins | None = None
 
     @property
     def digests(self) -> dict[str, str]:
@@ -50,7 +53,7 @@ class Learning:
             ConfigError: there is nothing to replay, as the study names no source.
             DataError: there are too few images for its shots or its replay.
         """
-        few_of = few(self.train, recipe.shots, recipe.seed) if recipe.shots is not None else None
+        few_of = self._few(recipe)
         if recipe.replay is None:
             return self if few_of is None else Learning(*few_of)
         if self.old is None:
@@ -67,6 +70,18 @@ class Learning:
         both = old[0].joined(old[1])
         spared = None if both.targets.any() else both
         return Learning(mine[0].joined(old[0]), mine[1].joined(old[1]), spared=spared)
+
+    def _few(self, recipe: Recipe) -> tuple[Manifest, Manifest] | None:
+        """Return a recipe's few images to learn from and to validate on; twins only of the first.
+
+        They are chosen before twins join them, as a twin does not say which group it is of.
+        """
+        if recipe.shots is None:
+            return None
+        if self.twins is None:
+            return few(self.train, recipe.shots, recipe.seed)
+        train, val = few(self.twins.plain, recipe.shots, recipe.seed)
+        return with_twins(train, self.twins.paths), val
 
 
 @dataclass(frozen=True)
@@ -136,7 +151,7 @@ def execute(recipe: Recipe, data: Learning, cache: Cache, options: Options) -> M
         if not cached and team.leads:
             named = _named(options.progress, recipe.name)
             done = _do(step, key, detector, data, cache, options, named)
-        elif not cached and _trains(step):
+        elif not cached and trains(step):
             step.run(detector, _context(key, data, cache, options, silent))
         team.agree(True)  # from here on the leader's result can be loaded
         done = done or cache.load(key)
@@ -166,7 +181,7 @@ def _do(
         made = calibration.calibrate(made, data.val, like=copied, spared=data.spared)
         seconds = time.perf_counter() - started
         # a resumed step reports the time of all its parts; what does not train has only one
-        spent = made.card.training.get("seconds") if _trains(step) else None
+        spent = made.card.training.get("seconds") if trains(step) else None
         training = made.card.training | {"wall_s": round(max(seconds, float(spent or 0.0)), 1)}
         made = made.evolve(
             score=made.card.score,
@@ -182,7 +197,7 @@ def _do(
         return cache.store(made)
 
 
-def _trains(step: Step) -> bool:
+def trains(step: Step) -> bool:
     """Tell whether a step trains, and so reports its seconds and works on several devices."""
     return step.together or isinstance(step, TrainSettings)
 
@@ -209,7 +224,7 @@ def _cost(step: Step, detector: Detector, *, cached: bool) -> StepCost:
     report = detector.card.training
     seconds = report.get("wall_s")
     # what does not train may still carry the report of the training before it
-    trained = report if _trains(step) else {}
+    trained = report if trains(step) else {}
     return StepCost(
         step=step.spec(),
         key=detector.card.key,

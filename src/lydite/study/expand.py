@@ -33,7 +33,7 @@ def expand(study: Study, manifest: Manifest) -> Study:
 
     Args:
         study: one with a `protocol`; folds that stand in it already must be the same.
-        manifest: all of its images, see `lydite.study.run.study_manifest`.
+        manifest: all of its images, see `lydite.study.images.study_manifest`.
 
     Raises:
         DataError: a name is not in the data, or what a fold needs is not there.

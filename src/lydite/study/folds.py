@@ -23,16 +23,10 @@ from lydite.config import validate
 from lydite.errors import ConfigError, unknown_name
 from lydite.files import write_json
 from lydite.study.expand import expand
+from lydite.study.images import STUDY_FILE, study_manifest
 from lydite.study.plan import Plan
 from lydite.study.results import Result
-from lydite.study.run import (
-    STUDY_FILE,
-    StudyOptions,
-    plan_study,
-    run_study,
-    same_or_refuse,
-    study_manifest,
-)
+from lydite.study.run import StudyOptions, plan_study, run_study, same_or_refuse
 from lydite.study.spec import Fold, Study
 from lydite.study.together import together, write_together
 from lydite.training.team import Team
@@ -71,11 +65,15 @@ def with_folds(study: Study, options: StudyOptions) -> Study:
     Raises:
         LyditeError: the data cannot be read, or do not fit the protocol.
     """
-    if study.protocol is None:
+    if study.protocol is None and not options.renew:
         return study
     if Team.current().leads:
-        manifest = study_manifest(study.data, options.data_folder, options.progress)
+        manifest = study_manifest(
+            study.data, options.data_folder, options.progress, renew=options.renew
+        )
     Team.current().agree(True)  # the leader has made what had to be made
+    if study.protocol is None:
+        return study
     if not Team.current().leads:
         manifest = study_manifest(study.data, options.data_folder)
     return expand(study, manifest)

@@ -14,7 +14,7 @@ from lydite.models.cost import count_parameters
 from lydite.recipe import Recipe, Stage
 from lydite.study.cache import Cache
 from lydite.study.estimate import Speedometer
-from lydite.study.execute import Learning, keys_of, start_of
+from lydite.study.execute import Learning, keys_of, start_of, trains
 from lydite.study.spec import Study
 
 _FLOAT_BYTES = 4
@@ -90,7 +90,7 @@ def make_plan(
     Raises:
         ConfigError: an unknown network or step, steps in an order that makes no sense, or a
             recipe with `replay` in a study without a source.
-        DataError: too few images for a recipe's shots or its replay.
+        DataError: too few images for a recipe's shots or its replay, or of one class only.
         FileError: too little free disk space.
     """
     require_replayable(study, learning)
@@ -99,7 +99,9 @@ def make_plan(
     speed = Speedometer() if estimate else None
     for recipe in study.runs():
         detector = start_of(recipe)
-        keys = keys_of(recipe, detector.card.key, learning.of(recipe).digests)
+        own = learning.of(recipe)
+        _require_both(recipe, own, study.data.labels)
+        keys = keys_of(recipe, detector.card.key, own.digests)
         items = _check(recipe, detector, keys, cache, speed)
         if items and recipe.replay is not None:
             items[0] = replace(items[0], notes=(_replayed(study, recipe), *items[0].notes))
@@ -155,25 +157,46 @@ def require_replayable(study: Study, learning: Learning) -> None:
                 )
 
 
-def require_apart(study: Study, test: Manifest) -> None:
-    """Refuse steps that learn from further images some of which are test images.
+def _require_both(recipe: Recipe, learning: Learning, labels: tuple[str, str]) -> None:
+    """Refuse steps without images of both classes: to learn from, and to fit the threshold on.
+
+    Raises:
+        DataError: a class is missing; the message names recipe and split.
+    """
+    needed = {"val": learning.val} if recipe.steps else {}
+    if any(trains(step) for step in recipe.steps):
+        needed["train"] = learning.train
+    for split, images in needed.items():
+        missing = sorted(set(labels) - set(images.column("label")))
+        if missing:
+            raise DataError(
+                f"Recipe {recipe.name}: the {split} split of what is learned here holds no "
+                f"{missing[0]} image. Training and its threshold need both classes in both splits."
+            )
+
+
+def require_apart(study: Study, test: Manifest, val: Manifest) -> None:
+    """Refuse steps that learn from further images some of which are to be measured on.
 
     Args:
         study: what is wanted.
         test: the images that detectors are measured on.
+        val: those that their thresholds are fitted on.
 
     Raises:
-        DataError: a test image is among them; the message names the recipe.
+        DataError: one of them is among a step's; the message names the recipe.
     """
-    measured = set(test.column("sha256"))
-    for recipe in study.runs():
-        for step in recipe.steps:
-            shared = len(step.further_images() & measured)
-            if shared:
-                raise DataError(
-                    f"Recipe {recipe.name}: `{step.kind}` learns from {shared} images of the test "
-                    "split, so that its figures would mean nothing. Take them out of its images."
-                )
+    for split, images in (("test", test), ("validation", val)):
+        measured = set(images.column("sha256"))
+        for recipe in study.runs():
+            for step in recipe.steps:
+                shared = len(step.further_images() & measured)
+                if shared:
+                    raise DataError(
+                        f"Recipe {recipe.name}: `{step.kind}` learns from {shared} images of the "
+                        f"{split} split, so that its figures would mean nothing. Take them out of "
+                        "its images."
+                    )
 
 
 def _replayed(study: Study, recipe: Recipe) -> str:

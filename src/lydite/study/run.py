@@ -8,42 +8,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lydite.card import load_card
 from lydite.data.images import ImageStore
-from lydite.data.manifest import Manifest
-from lydite.errors import DataError, LyditeError, ResumeError, unknown_name
+from lydite.errors import LyditeError, ResumeError
 from lydite.evaluate.degraded import degradations_of
+from lydite.evaluate.unseen import Roles
 from lydite.files import lock_folder, read_json, write_json
 from lydite.recipe import Progress, Recipe, silent
-from lydite.study.apart import without_generators
 from lydite.study.cache import Cache
-from lydite.study.execute import Learning, Options, execute, keys_of, start_of
+from lydite.study.execute import Options, execute, keys_of, start_of
+from lydite.study.images import STUDY_FILE, StudyData, load_data
 from lydite.study.measure import Shipped, measure, ship
 from lydite.study.plan import Plan, make_plan, require_apart
 from lydite.study.probes import probe_study
 from lydite.study.results import Result, newest, read_results, write_result
-from lydite.study.spec import DataSpec, Study
-from lydite.study.twins import with_twins
+from lydite.study.spec import Study
 from lydite.training.team import Team
-
-STUDY_FILE = "study.json"
-
-
-@dataclass(frozen=True)
-class StudyData:
-    """A study's images, divided by what they may be used for."""
-
-    manifest: Manifest
-    learning: Learning
-    test: Manifest
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """Digests by role, for results and the check on resuming."""
-        return {
-            "manifest": self.manifest.digest,
-            **self.learning.digests,
-            "test": self.test.digest,
-        }
 
 
 @dataclass(frozen=True)
@@ -74,43 +54,14 @@ class StudyOptions:
         return self.cache or self.data_folder / "cache"
 
     @property
+    def renew(self) -> bool:
+        """Whether images are scanned again; those that several studies share, once for all."""
+        return self.replace and self.shared is None
+
+    @property
     def data_folder(self) -> Path:
         """Where the manifest is kept, and data that are made."""
         return self.shared or self.folder
-
-
-def load_data(spec: DataSpec, folder: Path, progress: Progress = silent) -> StudyData:
-    """Return the study's images; scans and demo data are made once and kept in `folder`.
-
-    Raises:
-        DataError: a seen or source domain or an unseen generator does not exist, or a split is
-            empty.
-    """
-    manifest = study_manifest(spec, folder, progress).readable()
-    there = sorted(set(manifest.column("domain")))
-    for name in spec.exclude:
-        if name not in there:
-            raise DataError(f"`exclude`: {unknown_name('domain', name, there)}")
-    manifest = manifest.select(label=list(spec.labels))
-    domains = sorted(set(manifest.column("domain")) - set(spec.exclude))
-    for role, names in (("seen", spec.seen), ("source", spec.source)):
-        strange = [name for name in names if name not in domains]
-        if strange:
-            raise DataError(
-                f"The {role} domain '{strange[0]}' is not in the data. "
-                f"Domains: {', '.join(domains)}."
-            )
-    manifest = manifest.select(domain=domains)
-    learned = without_generators(manifest, spec.unseen_generators, spec.labels[1])
-    seen = learned.select(domain=list(spec.seen))
-    train, val = seen.select(split="train"), seen.select(split="val")
-    test = manifest.select(split="test")
-    for name, part in (("train", train), ("val", val), ("test", test)):
-        if len(part) == 0:
-            raise DataError(f"The {name} split of {', '.join(spec.seen)} holds no image.")
-    train = with_twins(train, spec.twins)
-    known = learned.select(split="train", domain=list(spec.source))
-    return StudyData(manifest, Learning(train, val, known if spec.source else None), test)
 
 
 def plan_study(study: Study, options: StudyOptions, *, estimate: bool = True) -> Plan:
@@ -119,8 +70,8 @@ def plan_study(study: Study, options: StudyOptions, *, estimate: bool = True) ->
     Raises:
         LyditeError: the study cannot run; nothing was written but the manifest.
     """
-    data = load_data(study.data, options.data_folder, options.progress)
-    require_apart(study, data.test)
+    data = load_data(study.data, options.data_folder, options.progress, renew=options.renew)
+    require_apart(study, data.test, data.learning.val)
     return make_plan(
         study,
         data.learning,
@@ -153,7 +104,7 @@ def run_study(study: Study, options: StudyOptions) -> list[Result]:
     if not Team.current().leads:
         return _help(study, options)
     with lock_folder(folder):
-        data = load_data(study.data, options.data_folder, options.progress)
+        data = load_data(study.data, options.data_folder, options.progress, renew=options.renew)
         plan = same_or_refuse(study, data.digests, options)
         done = finished(study, data, folder)
         Team.current().agree(done is None)  # the data are there, and there is work to do
@@ -163,7 +114,7 @@ def run_study(study: Study, options: StudyOptions) -> list[Result]:
             write_json(folder / STUDY_FILE, plan)
             options.progress("study", 1, 1, "already finished; results are as they were")
             return done
-        require_apart(study, data.test)
+        require_apart(study, data.test, data.learning.val)
         make_plan(
             study,
             data.learning,
@@ -199,8 +150,9 @@ def finished(study: Study, data: StudyData, folder: Path) -> list[Result] | None
         r
         for r in read_results(folder / "results")
         if r.data == data.digests
-        and r.source == study.data.source
-        and r.unseen_generators == study.data.unseen_generators
+        and Roles(r.seen, r.source, r.unseen_generators) == study.data.roles
+        and r.reference == (r.recipe == study.reference_name)
+        and r.hardware.get("bench_threads") == study.bench.threads
     ]
     known = {(result.recipe, result.seed): result for result in newest(same)}
     results = []
@@ -213,6 +165,13 @@ def finished(study: Study, data: StudyData, folder: Path) -> list[Result] | None
             return None
         if set(study.degrade) - set(degradations_of(found.figures)):
             return None
+        if found.approach != study.approach_of(recipe.name):
+            return None
+        card = folder / "detectors" / _name_of(study, recipe) / "card.json"
+        if card.is_file():
+            said = load_card(card.parent, verify=False)
+            if (said.sources, said.limits) != (study.data.sources, study.limits):
+                return None
         results.append(found)
     return results
 
@@ -238,38 +197,17 @@ def _make(study: Study, data: StudyData, options: StudyOptions, store: ImageStor
         made = execute(recipe, data.learning, cache, how)
         detector = made.detector.evolve(sources=study.data.sources, limits=study.limits)
         made = replace(made, detector=detector)
-        several = len(study.seeds_of(recipe.name)) > 1
-        name = f"{recipe.name}-seed{recipe.seed}" if several else recipe.name
+        name = _name_of(study, recipe)
         shipped.append(
             ship(made, name, options.folder, data.test, store, options.progress, study.degrade)
         )
     return shipped
 
 
-def study_manifest(spec: DataSpec, folder: Path, progress: Progress = silent) -> Manifest:
-    """Return the manifest that a study names, made once where it has to be made.
-
-    Raises:
-        LyditeError: it cannot be read or made.
-    """
-    if spec.manifest is not None:
-        return Manifest.read(spec.manifest)
-    if spec.demo is not None:
-        from lydite.data.demo import make_demo
-
-        demo = spec.demo
-        return make_demo(
-            folder / "data", size=demo.size, count=demo.count, seed=demo.seed, progress=progress
-        )
-    assert spec.scan is not None, "the validator allows no other case"
-    from lydite.data.scan import scan
-
-    path = folder / "manifest.parquet"
-    if path.is_file():
-        return Manifest.read(path)
-    scanned = scan(spec.scan.root, spec.scan.layout, real=spec.scan.real, fake=spec.scan.fake)
-    scanned.write(path)
-    return scanned
+def _name_of(study: Study, recipe: Recipe) -> str:
+    """Return what a recipe's detector is called in the study's folder."""
+    several = len(study.seeds_of(recipe.name)) > 1
+    return f"{recipe.name}-seed{recipe.seed}" if several else recipe.name
 
 
 def _brought_up_to_date(kept: Any) -> Any:

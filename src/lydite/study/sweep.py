@@ -17,7 +17,8 @@ from lydite.detector import Detector
 from lydite.errors import ConfigError, DataError
 from lydite.files import write_json
 from lydite.recipe import Shots, Start, parse_step
-from lydite.study.run import StudyData, StudyOptions, load_data, plan_study, run_study
+from lydite.study.images import StudyData, load_data
+from lydite.study.run import StudyOptions, plan_study, run_study
 from lydite.study.spec import BenchSpec, DataSpec, Entry, Study
 from lydite.study.swept import swept
 from lydite.training.settings import TrainSettings

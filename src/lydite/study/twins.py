@@ -7,6 +7,7 @@ that holds a domain out holds out the twins of that domain's photographs as well
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +17,14 @@ from lydite.data.align.make import DOMAIN_PREFIX
 from lydite.data.align.photographs import NAME_DIGITS
 from lydite.data.manifest import SCHEMA, Manifest
 from lydite.errors import DataError
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Training images before their twins joined them, and the manifests of these."""
+
+    plain: Manifest
+    paths: tuple[Path, ...]
 
 
 def with_twins(train: Manifest, paths: Sequence[Path]) -> Manifest:

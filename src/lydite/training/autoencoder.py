@@ -83,7 +83,7 @@ class PhotographBatches(Batches):
         self.rows = list(rows)
         self.preprocess, self.settings, self.seed = Preprocess(size=CROP), settings, seed
         self.store = ImageStore()
-        self.strata, self.partners = [Stratum((np.arange(len(self.rows)),), (0,))], {}
+        self.strata, self.pairs = [Stratum((np.arange(len(self.rows)),), (0,))], None
         self._orders = {}
 
 

@@ -23,6 +23,7 @@ from lydite.data.manifest import Manifest, Row
 from lydite.data.preprocess import check_size, cut_tiles, grow, tile_offsets
 from lydite.errors import DataError, DecodeError
 from lydite.training.degrade import JPEG_BLOCK
+from lydite.training.pairs import Pairs
 from lydite.training.settings import TrainSettings
 
 UInt8 = NDArray[np.uint8]
@@ -98,7 +99,7 @@ class Batches:
             )
         self.preprocess, self.settings, self.seed, self.store = preprocess, settings, seed, store
         self.strata = _strata(self.rows, settings)
-        self.partners = _partners(self.rows) if settings.balance == "pairs" else {}
+        self.pairs = Pairs(self.rows, *self.strata) if settings.balance == "pairs" else None
         self._orders: dict[tuple[int, int, int], NDArray[np.int64]] = {}
 
     @property
@@ -125,13 +126,12 @@ class Batches:
 
         Class by turns, then domain by turns (some oftener, with `domain_shares`), then every image
         of the domain once an epoch. With "pairs", a fake is one made from the photograph just
-        before it, where there is one.
+        before it, where there is one (see `Pairs`).
         """
-        if self.partners and position % 2:
-            partners = self.partners.get(self.row_at(position - 1).group)
-            if partners is not None:
-                rng = np.random.default_rng([self.seed, 3, position])
-                return self.rows[int(rng.choice(partners))]
+        if self.pairs and position % 2:
+            mate = self.pairs.mate(self.row_at(position - 1), self.seed, position)
+            if mate is not None:
+                return self.rows[mate]
         stratum_class = position % len(self.strata)
         stratum = self.strata[stratum_class]
         domain, number = stratum.turn(position // len(self.strata))
@@ -181,7 +181,7 @@ class Batches:
 
         A pair shares its crop, so that content and place cancel out of the gradient.
         """
-        return position - position % 2 if self.partners else position
+        return position - position % 2 if self.pairs else position
 
     def crop(self, row: Row, rng: np.random.Generator) -> UInt8:
         """Return one crop of an image, augmented as the settings say: (V, V, 3) uint8.
@@ -261,13 +261,3 @@ def _cycle(domains: Sequence[str], shares: Mapping[str, float]) -> tuple[int, ..
         turns.append(max(range(len(domains)), key=due.__getitem__))
         due[turns[-1]] -= 1
     return tuple(turns)
-
-
-def _partners(rows: list[Row]) -> dict[str, NDArray[np.int64]]:
-    """Return the fakes of every group that holds a photograph too."""
-    real = {row.group for row in rows if row.target == 0}
-    found: dict[str, list[int]] = defaultdict(list)
-    for number, row in enumerate(rows):
-        if row.target == 1 and row.group in real:
-            found[row.group].append(number)
-    return {group: np.array(numbers) for group, numbers in found.items()}

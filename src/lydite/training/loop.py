@@ -11,9 +11,9 @@ import copy
 import json
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from lydite.data.images import ImageStore
 from lydite.detector import Detector
-from lydite.errors import TrainingError
+from lydite.edits import Edit
+from lydite.errors import ConfigError, TrainingError
 from lydite.models.surgery import masks_of
 from lydite.recipe import Context
 from lydite.training.averaging import NORM_BATCHES, moved, renew_norms_, started
@@ -30,6 +31,7 @@ from lydite.training.checkpoint import load_checkpoint_, save_checkpoint
 from lydite.training.device import make_fabric, peak_bytes, place_, restart_peak
 from lydite.training.feed import Feed
 from lydite.training.freezing import Freeze
+from lydite.training.hints import Pupil
 from lydite.training.objectives import Objective
 from lydite.training.robust import GroupWeights
 from lydite.training.settings import TrainSettings
@@ -84,12 +86,15 @@ def fit(
 
     Raises:
         DataError: an image cannot be read, or a class is missing.
-        TrainingError: the loss is not finite, or the loader hangs; the last checkpoint stands.
+        ConfigError: the batch cannot be dealt out evenly to the devices.
+        TrainingError: the loss or its gradient is not finite, the loader hangs, or one of several
+            devices has too little memory; the last checkpoint stands.
         ResumeError: the checkpoint in the folder does not fit.
     """
-    masks = masks_of(network, detector.card.edits)
+    masks = _masks(network, detector.card.edits)
     network = copy.deepcopy(network)
     fabric = make_fabric(context, network)
+    require_dealt(settings.batch, fabric.world_size)
     preprocess = detector.card.preprocess
     if batches is None:
         batches = Batches(context.train, preprocess, settings, context.seed, ImageStore())
@@ -218,7 +223,11 @@ class _Run(Generic[Module]):
         return {"degraded": degraded, "clean": undegraded}
 
     def _update(self, images: Tensor, clean: Tensor, targets: Tensor) -> float:
-        """Do one optimizer step and return the loss; out of memory halves the pieces."""
+        """Do one optimizer step and return the loss; out of memory halves the pieces.
+
+        Not on several devices: those that have enough would take another number of pieces, and
+        average the gradients of one with another's.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr_at(self.step)
         self.model.train()
@@ -235,21 +244,40 @@ class _Run(Generic[Module]):
                 loss = self._backward(images, clean, targets)
                 break
             except RuntimeError as error:
-                if not _out_of_memory(error) or self.pieces * 2 > len(images) // 2:
+                if not _out_of_memory(error):
+                    raise
+                if self.fabric.world_size > 1:
+                    raise TrainingError(
+                        f"Device {self.fabric.global_rank} ran out of memory at step "
+                        f"{self.step + 1}. Use a smaller `batch` (now {self.settings.batch})."
+                    ) from error
+                if self.pieces * 2 > len(images) // 2:
                     raise
                 self.pieces *= 2
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"The loss became {loss} at step {self.step + 1}. The last good state is kept in "
-                f"{self.context.folder}. Try a smaller `lr` (now {self.settings.lr:g})."
-            )
-        if self.settings.clip:
-            self.fabric.clip_gradients(
-                self.model, self.fabric_optimizer, max_norm=self.settings.clip
-            )
+        self._require_finite("loss", loss)
+        # an infinite norm clips nothing, and tells whether the gradient is finite all the same
+        norm = self.fabric.clip_gradients(
+            self.model,
+            self.fabric_optimizer,
+            max_norm=self.settings.clip or math.inf,
+            error_if_nonfinite=False,
+        )
+        self._require_finite("norm of the gradient", float(cast(Tensor, norm)))
         self.fabric_optimizer.step()
         self._after_step_()
         return loss
+
+    def _require_finite(self, what: str, value: float) -> None:
+        """Stop before weights are spoiled.
+
+        Raises:
+            TrainingError: the value is not finite.
+        """
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"The {what} became {value} at step {self.step + 1}. The last good state is kept "
+                f"in {self.context.folder}. Try a smaller `lr` (now {self.settings.lr:g})."
+            )
 
     def _backward(self, images: Tensor, clean: Tensor, targets: Tensor) -> float:
         """Add up the gradients of a batch, in as many pieces as memory needs; return its loss."""
@@ -291,6 +319,26 @@ class _Run(Generic[Module]):
             save_checkpoint(
                 self.context.folder, self.step, self.network, self.optimizer, self.average, notes
             )
+
+
+def _masks(network: nn.Module, edits: Iterable[Edit]) -> dict[str, Tensor]:
+    """Return what stays zero, under the names that parameters have in what is trained."""
+    if isinstance(network, Pupil):
+        return {f"student.{name}": mask for name, mask in masks_of(network.student, edits).items()}
+    return masks_of(network, edits)
+
+
+def require_dealt(batch: int, world: int) -> None:
+    """Refuse batches of which devices would get unequal shares, whose means then count the same.
+
+    Raises:
+        ConfigError: `batch` is no multiple of two images for each device.
+    """
+    if world > 1 and batch % (2 * world):
+        raise ConfigError(
+            f"`batch: {batch}` cannot be dealt out in pairs to {world} processes alike. Use a "
+            f"multiple of {2 * world}, or fewer processes."
+        )
 
 
 def _float(outputs: Any) -> Any:

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch.distributed as dist
+
+#: how long helpers wait for the leader, who measures alone between steps that train; where one
+#: process dies, torchrun ends the others
+PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ def _join() -> None:
     if not dist.is_initialized():
         import torch
 
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        # both where there are GPUs: a study may be told to stay on the CPU all the same
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=PATIENCE)
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
