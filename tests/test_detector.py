@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from lydite.card import (
 )
 from lydite.detector import Detector
 from lydite.edits import KeepChannels
-from lydite.errors import CardError, LyditeError
+from lydite.errors import CardError, FileError, LyditeError
 from lydite.files import sha256_file, write_json
 from lydite.models.surgery import keep_channels_
 
@@ -90,6 +91,34 @@ def test_equal_scores_in_a_fresh_process_after_surgery(tmp_path: Path) -> None:
     torch.manual_seed(9)
     here = detector.network.eval()(torch.randn(2, 3, 64, 64))
     assert torch.allclose(torch.tensor(json.loads(done.stdout)), here, atol=1e-6)
+
+
+def test_only_a_detector_is_replaced_and_what_lies_beside_it_stays(
+    folder: Path, tmp_path: Path
+) -> None:
+    detector = Detector.load(folder)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").write_bytes(b"mine")
+    with pytest.raises(FileError, match="is no detector"):
+        detector.save(photos)
+    assert (photos / "a.jpg").read_bytes() == b"mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["detector", "photos"]
+    beside = tmp_path / "beside"
+    detector.save(beside)
+    (beside / "README.md").write_text("mine")
+    (beside / ".git").mkdir()
+    (beside / ".git" / "HEAD").write_text("ref")
+    detector.save(beside)
+    assert (beside / "README.md").read_text() == "mine"
+    assert (beside / ".git" / "HEAD").read_text() == "ref"
+    Detector.load(beside)
+    # one that is damaged is replaced as well
+    (beside / "README.md").unlink()
+    shutil.rmtree(beside / ".git")
+    (beside / "card.json").write_text("{")
+    detector.save(beside)
+    Detector.load(beside)
 
 
 def test_equal_seeds_give_equal_weights_and_keys() -> None:

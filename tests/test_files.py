@@ -147,6 +147,70 @@ def test_an_error_keeps_the_older_folder(tmp_path: Path) -> None:
     assert (target / "a").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("moment", ["before", "between", "system"])
+def test_a_stop_while_folders_are_exchanged_keeps_the_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    target, calls = tmp_path / "detector", 0
+    with publish_folder(target) as folder:
+        (folder / "a").write_bytes(b"old")
+    whole = Path.replace
+
+    def replace(path: Path, other: Path) -> Path:
+        nonlocal calls
+        calls += 1
+        if calls == (1 if moment == "before" else 2):
+            raise OSError(5, "broken") if moment == "system" else KeyboardInterrupt
+        return whole(path, other)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    expected = FileError if moment == "system" else KeyboardInterrupt
+    with pytest.raises(expected), publish_folder(target) as folder:
+        (folder / "a").write_bytes(b"new")
+    assert (target / "a").read_bytes() == b"old"
+    assert not leftovers(tmp_path)
+
+
+def test_a_folder_keeps_its_permissions_and_its_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to("real")
+    with publish_folder(tmp_path / "link") as folder:
+        (folder / "a").write_bytes(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "a").read_bytes() == b"new"
+    assert (tmp_path / "real").stat().st_mode & 0o777 == 0o700
+    assert not leftovers(tmp_path)
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(FileError, match="a file of that name"), publish_folder(tmp_path / "file"):
+        pass
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipes_and_links_stay_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("real")
+    write_bytes(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_bytes(tmp_path / "pipe", b"through")
+        assert os.read(reader, 100) == b"through"
+    finally:
+        os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("name", ["\0", "x" * 300])
+def test_names_that_no_system_allows(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FileError, match="Cannot write"):
+        write_bytes(tmp_path / name, b"y")
+    with pytest.raises(FileError, match="Cannot write"), publish_folder(tmp_path / name):
+        pass
+
+
 def test_one_lock_a_folder_and_none_after_a_kill(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from lydite.files import lock_folder\n"

@@ -17,7 +17,7 @@ from PIL import Image
 import lydite
 from lydite.card import Card, Preprocess
 from lydite.data.decode import REASONS, decode
-from lydite.errors import CardError, DecodeError
+from lydite.errors import CardError, ConfigError, DecodeError
 from lydite.predictor import Prediction, Predictor
 
 WEIGHT = np.array([[0.5, -1.0, 0.25], [-0.75, 2.0, 1.0]])
@@ -318,3 +318,9 @@ def test_the_resize_fit_uses_one_tile(make_onnx: Callable[..., Any], tiny_card: 
     flat = np.full((200, 90, 3), 40, np.uint8)
     expected = (np.abs(40 / 127.5 - 1) * (WEIGHT[1] - WEIGHT[0])).sum() + BIAS[1] - BIAS[0]
     assert predictor.score(flat) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("threads", [0, -5, 1.5, "2", True, 16384])
+def test_what_is_no_number_of_threads_is_refused(tiny_detector: Path, threads: object) -> None:
+    with pytest.raises(ConfigError, match="`threads` must be 1 to 1024"):
+        Predictor.open(tiny_detector, threads=threads)  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ from pydantic import (
 from lydite.config import Fraction, Frozen, Sha256, validation_sentence
 from lydite.edits import Edit
 from lydite.errors import CardError
-from lydite.files import digest, read_bytes, sha256_file
+from lydite.files import digest, is_file, read_bytes, sha256_file
 
 CARD_NAME = "card.json"
 CARD_VERSION = 4
@@ -326,7 +326,7 @@ def load_card(folder: Path, *, verify: bool = True) -> Card:
     import json
 
     path = folder / CARD_NAME
-    if not path.is_file():
+    if not is_file(path):
         raise CardError(f"{folder} is not a detector: it has no {CARD_NAME}.")
     try:
         value = json.loads(read_bytes(path, MAX_CARD_BYTES))
@@ -336,7 +336,7 @@ def load_card(folder: Path, *, verify: bool = True) -> Card:
     if verify:
         for name, entry in card.files.items():
             file = folder / name
-            if file.is_symlink() or not file.is_file():
+            if file.is_symlink() or not is_file(file):
                 raise CardError(f"{folder} lacks the file {name} that its card lists.")
             if file.stat().st_size != entry.size_bytes or sha256_file(file) != entry.sha256:
                 raise CardError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from lydite import __version__
 from lydite.card import (
     CARD_NAME,
+    ONNX_NAME,
     WEIGHTS_NAME,
     Architecture,
     Card,
@@ -19,13 +21,44 @@ from lydite.card import (
     file_entry,
     load_card,
 )
-from lydite.errors import CardError
+from lydite.errors import CardError, FileError, LyditeError
 from lydite.files import digest, publish_folder, read_bytes, write_bytes, write_json
 from lydite.models import build
 from lydite.models.contract import Network
 from lydite.models.surgery import replay_
 
 MAX_WEIGHTS_BYTES = 4 * 1024**3
+
+
+def others_in(folder: Path) -> list[Path]:
+    """Return what lies beside a detector's own files where a detector is to be written.
+
+    Raises:
+        FileError: the folder holds something, and no detector.
+    """
+    try:
+        entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise FileError(f"Cannot read {folder}: {error.strerror or error}.") from error
+    own = {CARD_NAME, WEIGHTS_NAME, ONNX_NAME}
+    others = [entry for entry in entries if entry.name not in own]
+    if not others:
+        return []
+    try:
+        listed = load_card(folder, verify=False).files
+    except LyditeError as error:
+        raise FileError(
+            f"{folder} is there already and is no detector. Name a new or empty folder."
+        ) from error
+    return [entry for entry in others if entry.name not in listed]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file, a link or a folder as it is."""
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 @dataclass(frozen=True)
@@ -81,11 +114,13 @@ class Detector:
     def save(self, folder: Path) -> Detector:
         """Write `card.json`, `model.safetensors` and any exported files, all at once or not at all.
 
+        A detector that is there is replaced; what else lies in its folder stays.
+
         Returns:
             The detector with the file digests in its card.
 
         Raises:
-            FileError: the folder cannot be written.
+            FileError: the folder cannot be written, or is one of something else.
         """
         from safetensors.torch import save as to_safetensors
 
@@ -93,7 +128,10 @@ class Detector:
         files = {WEIGHTS_NAME: to_safetensors(tensors)} | (self.files or {})
         entries = {name: file_entry(data) for name, data in files.items()}
         card = self.card.model_copy(update={"files": entries})
+        kept = others_in(folder)
         with publish_folder(folder) as temporary:
+            for entry in kept:
+                _copy(entry, temporary / entry.name)
             for name, data in files.items():
                 write_bytes(temporary / name, data)
             write_json(temporary / CARD_NAME, card.to_json())

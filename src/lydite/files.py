@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,15 +83,35 @@ def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> Any:
         raise FileError(f"{path} is not valid JSON: {error}.") from error
 
 
+def is_file(path: Path) -> bool:
+    """Return whether a path is a file.
+
+    Raises:
+        FileError: it cannot be asked: no permission, or no name that the system allows.
+    """
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise FileError(f"Cannot read {path}: {error.strerror or error}.") from error
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically, creating the folders above it.
+
+    Of a link, the file that it leads to is written. A device or a pipe is written into, and stays
+    what it is.
 
     Raises:
         FileError: no permission, no space, not a folder: the old file still stands.
     """
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
     try:
+        path = path.resolve() if path.is_symlink() else path
+        temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            with path.open("wb") as stream:
+                stream.write(data)
+            return
         try:
             with temporary.open("wb") as stream:
                 stream.write(data)
@@ -100,8 +121,14 @@ def write_bytes(path: Path, data: bytes) -> None:
             _sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise FileError(f"Cannot write {path}: {error.strerror or error}.") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: Exception) -> FileError:
+    """Return our error for one of the system's, or of Python's for names that none allows."""
+    name = str(path).replace("\0", "\\0")
+    return FileError(f"Cannot write {name}: {getattr(error, 'strerror', None) or error}.")
 
 
 def write_json(path: Path, value: Any, *, compact: bool = False) -> None:
@@ -141,35 +168,53 @@ def _folded(value: Any, room: int = LINE, margin: str = "") -> str:
 def publish_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling folder that becomes `path` when the block ends without an error.
 
-    An older folder at `path` is replaced only then. After an error nothing has changed.
+    An older folder at `path` is replaced only then, by one of the same permissions. After an error
+    nothing has changed. Of a link, the folder that it leads to is replaced.
 
     Raises:
-        FileError: the folder cannot be written; the message names `path`.
+        FileError: the folder cannot be written, or a file is there; the message names `path`.
     """
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
     try:
+        if "\0" in str(path):  # which every call would find, the last one too late
+            raise ValueError("no name may hold this character")
+        path = path.resolve() if path.is_symlink() else path
+        if path.exists() and not path.is_dir():
+            raise FileError(f"Cannot write the folder {path}: a file of that name is there.")
+        temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
-    except OSError as error:
-        raise FileError(f"Cannot write {path}: {error.strerror or error}.") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _unwritable(path, error) from error
     try:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
-                with file.open("rb") as stream:
+                # elsewhere than on POSIX, only what may be written can be flushed
+                with file.open("rb" if os.name == "posix" else "rb+") as stream:
                     os.fsync(stream.fileno())
-        if path.exists():
-            old = temporary.with_name(temporary.name + "-old")
-            path.replace(old)
-            temporary.replace(path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.replace(path)
+        _swap(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise FileError(f"Cannot write {path}: {error.strerror or error}.") from error
+        raise _unwritable(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Put a folder in the place of another one, which comes back if that fails."""
+    if not path.exists():
+        new.replace(path)
+        return
+    old = new.with_name(new.name + "-old")
+    new.chmod(stat.S_IMODE(path.stat().st_mode))
+    try:
+        path.replace(old)
+        new.replace(path)
+    except BaseException:  # a signal too
+        if old.exists() and not path.exists():
+            old.replace(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from lydite.config import Model, validation_sentence
 from lydite.errors import CardError, ConfigError, FileError, unknown_name
-from lydite.files import publish_folder, read_bytes, sha256_bytes, write_bytes
+from lydite.files import is_file, publish_folder, read_bytes, sha256_bytes, write_bytes
 from lydite.pack import (
     MAX_FILE_BYTES,
     MAX_MEMBERS,
@@ -159,7 +159,7 @@ def _load(folder: Path, value: dict[str, Any]) -> Pack:
     files = {}
     for name, entry in card.files.items():
         file = folder / name
-        if file.is_symlink() or not file.is_file():
+        if file.is_symlink() or not is_file(file):
             raise CardError(f"{folder} lacks the file {name} that its {PACK_NAME} lists.")
         data = read_bytes(file, MAX_FILE_BYTES)
         if len(data) != entry.size_bytes or sha256_bytes(data) != entry.sha256:
@@ -173,7 +173,7 @@ def _load(folder: Path, value: dict[str, Any]) -> Pack:
 
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / PACK_NAME
-    if not path.is_file():
+    if not is_file(path):
         raise CardError(f"{folder} is not an adapter pack: it has no {PACK_NAME}.")
     try:
         value = json.loads(read_bytes(path, MAX_PACK_BYTES))

@@ -284,7 +284,10 @@ class Predictor:
         return self._judge(source, decode(source))
 
     def _judge(self, source: Source, rgb: NDArray[np.uint8]) -> Prediction:
-        name, p_fake, z = self._speaker(rgb)
+        try:
+            name, p_fake, z = self._speaker(rgb)
+        except DecodeError as error:  # too small; decoding has named the image in its own errors
+            raise DecodeError(f"{describe(source)}: {error}", error.code) from error
         return Prediction(
             source=_name(source),
             verdict=verdict(p_fake, self._variants[name].card.score),

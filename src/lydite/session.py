@@ -5,8 +5,11 @@ from __future__ import annotations
 import onnxruntime as ort
 
 from lydite.card import ONNX_NAME, Card
-from lydite.errors import CardError
+from lydite.errors import CardError, ConfigError
 from lydite.onnx_guard import check_onnx
+
+#: more threads than any machine has that a small network runs on
+MAX_THREADS = 1024
 
 
 def open_session(card: Card, onnx: bytes, threads: int | None) -> ort.InferenceSession:
@@ -19,7 +22,9 @@ def open_session(card: Card, onnx: bytes, threads: int | None) -> ort.InferenceS
 
     Raises:
         CardError: not an ONNX model, not allowed, or not one that fits the card.
+        ConfigError: no possible number of threads.
     """
+    require_threads(threads)
     where = f"The {ONNX_NAME} of {card.name}"
     check_onnx(onnx, where)
     options = ort.SessionOptions()
@@ -33,6 +38,17 @@ def open_session(card: Card, onnx: bytes, threads: int | None) -> ort.InferenceS
         raise CardError(f"{where} does not load: {first_line(error)}") from error
     _check_signature(session, card, where)
     return session
+
+
+def require_threads(threads: int | None) -> None:
+    """Refuse what is no number of threads, which a runtime may take for one and end the process.
+
+    Raises:
+        ConfigError: not None and not 1 to `MAX_THREADS`.
+    """
+    whole = isinstance(threads, int) and not isinstance(threads, bool)
+    if threads is not None and not (whole and 1 <= threads <= MAX_THREADS):
+        raise ConfigError(f"`threads` must be 1 to {MAX_THREADS}, or None. Got {threads!r}.")
 
 
 def first_line(error: Exception) -> str:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import types
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,42 @@ def test_an_unknown_command_suggests_one(capsys: pytest.CaptureFixture[str]) -> 
     assert re.search(r"error: .*predic.*predict", capsys.readouterr().err)
     assert main(["predic", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "usage"
+
+
+@pytest.mark.parametrize("flag", ["--json", "--json=true"])
+def test_what_no_room_has_put_into_words_is_said_all_the_same(
+    command: types.ModuleType, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    def denied() -> int:
+        raise PermissionError(13, "Permission denied", "locked/x.json")
+
+    command.body = denied
+    assert main(["made-up"]) == 2
+    assert capsys.readouterr().err == "error: locked/x.json: Permission denied.\n"
+    assert main(["made-up", flag]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error == {"code": "file", "message": "locked/x.json: Permission denied."}
+
+
+def test_a_dash_is_an_image_for_commands_that_read_one_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["data", "scan", ".", "--out", "-"]) == 2
+    assert "\0" not in capsys.readouterr().err
+    assert main(["explain", "x.png", "--out", "-"]) == 2
+    assert "--out names a folder" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_a_full_disk_behind_the_output_is_an_error_of_its_own() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "lydite", "models", "--json"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the output cannot be written: No space left")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_command_whose_module_is_absent_breaks_no_other(

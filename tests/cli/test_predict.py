@@ -163,6 +163,29 @@ def test_standard_input(tiny_detector: Path) -> None:
     assert lydite(*words, stdin=b"").returncode == 1
 
 
+def test_a_closed_standard_input_is_an_error_of_that_image(tiny_detector: Path) -> None:
+    command = f"{sys.executable} -m lydite predict --detector {tiny_detector} - <&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "standard input is closed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_empty_name_is_no_folder(run: Run, album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script's variable that is not set must not stand for all that lies around."""
+    monkeypatch.chdir(album)
+    status, out, err = run("")
+    assert status == 1
+    assert len(out.splitlines()) == 1
+    assert "there is no such file" in err
+
+
+def test_a_small_image_is_named(run: Run, tmp_path: Path) -> None:
+    Image.new("RGB", (3, 3)).save(tmp_path / "small.png")
+    _, _, err = run(str(tmp_path))
+    assert "small.png: The image is 3x3 pixels" in err
+
+
 def test_no_heavy_package_is_imported(tiny_detector: Path, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png())
     code = f"""

@@ -179,6 +179,28 @@ def test_a_png_whose_stream_ends_early_but_properly_is_refused_from_any_source()
     assert decode(png(64, 4)).sum() == 0
 
 
+@pytest.mark.parametrize("share", [0.3, 0.9])
+@pytest.mark.parametrize("fmt", ["PNG", "JPEG"])
+def test_files_whose_end_is_still_empty_are_refused(fmt: str, share: float) -> None:
+    """As a download leaves them that was given its full size at once."""
+    photo = np.random.default_rng(5).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(photo).save(stream, fmt)
+    data = stream.getvalue()
+    kept = round(share * len(data))
+    assert refused(data[:kept] + bytes(len(data) - kept)) in ("corrupt", "truncated")
+    if fmt == "JPEG":  # some cameras fill their files up
+        np.testing.assert_array_equal(decode(data + bytes(5000)), decode(data))
+
+
+def test_a_wrong_checksum_of_pixels_is_refused() -> None:
+    data = bytearray(png(64, 4))
+    place = data.index(b"IDAT")
+    length = int.from_bytes(data[place - 4 : place])
+    data[place + 4 + length] ^= 1
+    assert refused(bytes(data)) == "corrupt"
+
+
 def interlaced(width: int, height: int, missing: int) -> bytes:
     """Return a black 8-bit gray PNG with Adam7, built from the standard's 8x8 pattern."""
     pattern = ["16462646", "77777777", "56565656", "77777777"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -69,6 +70,37 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
     assert big.mode == "I;16B"
     for data in (encode(image), encode(image, "TIFF"), encode(big, "TIFF"), pgm):
         np.testing.assert_array_equal(decode(data), expected)
+
+
+def gray_tiff(values: np.ndarray, bits: int, photometric: int) -> bytes:
+    """Return an uncompressed TIFF of one row of gray values, packed as TIFF 6.0 says."""
+    data = values.astype("<u2").tobytes()
+    if bits < 16:
+        packed = np.unpackbits(values.astype(">u2").view(np.uint8).reshape(-1, 2), axis=1)
+        data = np.packbits(packed[:, 16 - bits :].ravel()).tobytes()
+    tags = {256: values.size, 257: 1, 258: bits, 259: 1, 262: photometric, 273: 0, 277: 1}
+    tags |= {278: 1, 279: len(data)}
+    tags[273] = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(
+        struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items())
+    )
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + data
+
+
+@pytest.mark.parametrize(("bits", "photometric"), [(12, 1), (16, 0), (16, 1)])
+def test_gray_of_many_bits_keeps_its_black_and_white(bits: int, photometric: int) -> None:
+    most = 2**bits - 1
+    values = np.array([0, most // 2, most, 1 << (bits - 8)], dtype=np.uint16)
+    expected = (values >> (bits - 8)).astype(np.uint8)
+    if photometric == 0:
+        expected = 255 - expected
+    assert decode(gray_tiff(values, bits, photometric))[0, :, 0].tolist() == expected.tolist()
+
+
+def test_a_transparent_value_of_sixteen_bits_is_white() -> None:
+    values = np.array([[0, 1000, 1001, 65535]], dtype=np.uint16)
+    data = encode(Image.fromarray(values), transparency=1000)
+    assert decode(data)[0, :, 0].tolist() == [0, 255, 3, 255]
 
 
 def test_one_bit_is_black_and_white() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,13 @@ def test_folders_with_nothing_above_them_are_refused(
     moved = Manifest(tiny_manifest.table, Path("elsewhere"))
     with pytest.raises(DataError, match="and of elsewhere do not fit"):
         tiny_manifest.joined(moved)
+
+
+def test_a_folder_whose_name_is_no_text_comes_back(tmp_path: Path, tiny_manifest: Manifest) -> None:
+    root = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        root.mkdir()
+    except OSError:
+        pytest.skip("this file system takes text alone")
+    Manifest(tiny_manifest.table, root).write(tmp_path / "m.parquet")
+    assert Manifest.read(tmp_path / "m.parquet").root == root

@@ -26,7 +26,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from lydite import __version__
-from lydite.errors import LyditeError, MissingExtraError
+from lydite.errors import FileError, LyditeError, MissingExtraError
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -76,6 +76,9 @@ EXTRAS: dict[str, str] = {
 
 #: stands for a lone dash, which cyclopts takes for an option; no path can hold this character
 STDIN = "\0"
+#: commands for which a lone dash is an image
+READS_STDIN = frozenset({"predict", "explain"})
+AS_JSON = frozenset({"--json", "--json=true", "--json=True", "--json=1", "--json=yes"})
 
 
 class Terminated(KeyboardInterrupt):
@@ -119,7 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     # before torch is imported: waiting threads that spin cost a shared machine most of its speed
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    as_json = "--json" in (words[: words.index("--")] if "--" in words else words)
+    options = words[: words.index("--")] if "--" in words else words
+    as_json = any(word in AS_JSON for word in options)
     previous = _handle_sigterm()
     try:
         # a file name may hold characters that the terminal cannot show
@@ -132,6 +136,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return 141
+    except OSError as error:  # a full disk behind stdout, where nothing more can be said
+        _silence_stdout()
+        sys.stderr.write(f"error: the output cannot be written: {error.strerror or error}.\n")
+        return 2
     finally:
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
@@ -145,7 +153,9 @@ def _run(words: list[str], as_json: bool) -> int:
     command = next((word for word in words if not word.startswith("-")), None)
     try:
         try:
-            result = build_app(command)([STDIN if word == "-" else word for word in words])
+            if command in READS_STDIN:
+                words = [STDIN if word == "-" else word for word in words]
+            result = build_app(command)(words)
         finally:
             close_progress()
     except Terminated:
@@ -163,6 +173,13 @@ def _run(words: list[str], as_json: bool) -> int:
             raise
         missing = MissingExtraError(EXTRAS[package], package)
         return _fail(missing.code, str(missing), missing.exit_code, as_json)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # whatever no room of its own has put into words
+        if error.filename is None:
+            raise
+        reason = f"{os.fsdecode(error.filename)}: {error.strerror or error}."
+        return _fail(FileError.code, reason, FileError.exit_code, as_json)
     return result if isinstance(result, int) else 0
 
 

@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from lydite.cli.align import align
 from lydite.cli.output import emit, progress_reporter, table
 from lydite.cli.spectra import spectra
+from lydite.cli.target import require_target
 from lydite.data.reasons import printable
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def scan(
     from lydite.data.scan import parse_split, plan_scan
     from lydite.data.scan.read import read_entries
 
-    _check_target(out)
+    require_target(out, "manifest", option="out")
     wanted = parse_split(split) if split is not None else None
     plan = plan_scan(folder, layout, real=real, fake=fake, split=wanted, seed=seed)
     value = _plan_value(plan, out)
@@ -105,6 +106,8 @@ def check(
     from lydite.data.manifest import Manifest
     from lydite.files import write_bytes
 
+    if html is not None:
+        require_target(html, "page", option="--html", reads=[manifest])
     report = audit(Manifest.read(manifest, root), seed=seed, progress=progress_reporter())
     if html is not None:
         write_bytes(html, html_page(report).encode("utf-8"))
@@ -172,21 +175,6 @@ def _count_rows(manifest: Manifest) -> list[tuple[object, ...]]:
         (*key, *(counts[key, split] for split in ("train", "val", "test")))
         for key in sorted(set(keys))
     ]
-
-
-def _check_target(path: Path) -> None:
-    """Refuse to write a manifest over something that is none."""
-    from lydite.errors import ConfigError
-
-    if not path.exists():
-        return
-    if path.is_file():
-        with path.open("rb") as stream:
-            if stream.read(4) == b"PAR1":
-                return
-    raise ConfigError(
-        f"`out` must be a new file or an older manifest. {path} is something else; choose another."
-    )
 
 
 def _plan_value(plan: ScanPlan, out: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from lydite.cli.evaluate_calibration import ALPHA, calibration_text, cell
 from lydite.cli.evaluate_degraded import degraded_failures, degraded_text
 from lydite.cli.output import emit, progress_reporter, table
+from lydite.cli.target import require_target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,8 +75,8 @@ def evaluate(
         raise ConfigError(f"--split must be one of {', '.join(SPLITS)}. Got {split!r}.")
     if threads is not None and threads < 1:
         raise ConfigError(f"--threads must be 1 or more. Got {threads}.")
-    if out is not None and out.is_dir():
-        raise ConfigError(f"--out must name a file, but {out} is a folder.")
+    if out is not None:
+        require_target(out, "scores", option="--out", reads=[manifest])
     loaded = Detector.load(detector)
     images = Manifest.read(manifest, root).select(split=split)
     strange = sorted(set(seen) - set(images.column("domain")))

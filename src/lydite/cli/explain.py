@@ -12,7 +12,8 @@ from cyclopts import App, Parameter
 
 from lydite.cli import STDIN
 from lydite.cli.output import emit
-from lydite.data.reasons import MAX_FILE_BYTES, printable
+from lydite.cli.stdin import read_stdin
+from lydite.data.reasons import printable
 
 if TYPE_CHECKING:
     from lydite.data.decode import Source
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 #: the list of everything in the folder
 INDEX = "maps.json"
+#: of a stride on the command line; Python refuses to read far longer ones
+_MOST_DIGITS = 9
 
 
 def register(app: App) -> None:
@@ -62,6 +65,8 @@ def explain(
 
     if threads is not None and threads < 1:
         raise ConfigError(f"--threads must be 1 or more. Got {threads}.")
+    if str(out) in (STDIN, "-"):
+        raise ConfigError("--out names a folder for the maps; they cannot go to standard output.")
     wanted = _parse_stride(stride)
     with new_folder(out) as folder:
         predictor = Predictor.open(detector, packs=pack, threads=threads)
@@ -87,7 +92,8 @@ def _parse_stride(text: str | None) -> Stride | None:
 
     if text is None or text == "card":
         return text  # type: ignore[return-value]
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
+    digits = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+    if not digits or int(text) < 1:
         raise ConfigError(f"--stride must be 1 pixel or more, or 'card'. Got {text!r}.")
     return int(text)
 
@@ -95,10 +101,14 @@ def _parse_stride(text: str | None) -> Stride | None:
 def _sources(paths: tuple[str, ...]) -> Iterator[tuple[str, Source | DecodeError]]:
     """Yield every image's name, and where it is read from or why it cannot be."""
     from lydite.data.folder import image_files, is_folder
+    from lydite.errors import DecodeError
 
     for path in paths:
         if path in (STDIN, "-"):
-            yield "-", sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+            try:
+                yield "-", read_stdin()
+            except DecodeError as closed:
+                yield "-", closed
         elif is_folder(path):
             for file, error in image_files(Path(path)):
                 yield str(file), error or file
@@ -116,27 +126,37 @@ def _write_map(
 ) -> dict[str, Any]:
     """Write picture and numbers of one image; return its entry in the list."""
     from lydite.cli.folder import safe_name
-    from lydite.data.decode import decode
+    from lydite.data.decode import decode, describe
     from lydite.errors import DecodeError
     from lydite.explain.overlay import picture_bytes
     from lydite.explain.patches import TooManyTilesError
     from lydite.files import write_bytes
-    from lydite.predictor import Failure, Prediction
 
     try:
         if isinstance(source, DecodeError):
             raise source
         rgb = decode(source)
+    except DecodeError as error:
+        return _refused(name, error.code, str(error))
+    try:
         found = predictor.explain(rgb, stride=stride)
     except (DecodeError, TooManyTilesError) as error:
         code = error.code if isinstance(error, DecodeError) else "too-many-tiles"
-        failed = Prediction(name, error=Failure(code, str(error)))
-        return failed.to_dict() | {"picture": None, "scores": None}
+        words = str(error).removeprefix(f"{describe(rgb)}: ")
+        return _refused(name, code, f"{printable(name)}: {words}")
     stem = safe_name(number, "stdin" if name == "-" else name)
     entry = found.prediction.to_dict() | {"source": name}
     write_bytes(folder / f"{stem}.png", picture_bytes(rgb, found.map, _caption(found)))
     _write_json(folder / f"{stem}.json", {"prediction": entry, "map": found.map.to_dict()})
     return entry | {"picture": f"{stem}.png", "scores": f"{stem}.json"}
+
+
+def _refused(name: str, code: str, message: str) -> dict[str, Any]:
+    """Return the entry of an image of which there is no map."""
+    from lydite.predictor import Failure, Prediction
+
+    failed = Prediction(name, error=Failure(code, message))
+    return failed.to_dict() | {"picture": None, "scores": None}
 
 
 def _caption(found: Explanation) -> str:
@@ -159,7 +179,7 @@ def _print_line(entry: dict[str, Any]) -> None:
     name = printable(entry["source"])
     if entry["error"]:
         emit(None, False, f"{'error':<6}     -  {name}")
-        sys.stderr.write(f"{name}: {printable(entry['error']['message'])}\n")
+        sys.stderr.write(f"{printable(entry['error']['message'])}\n")
     else:
         picture = entry["picture"]
         emit(None, False, f"{entry['verdict']:<6} {entry['p_fake']:5.3f}  {name}  {picture}")

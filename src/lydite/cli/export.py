@@ -62,12 +62,13 @@ def export(
     json
         Print the result as JSON.
     """
-    from lydite.detector import Detector
+    from lydite.detector import Detector, others_in
     from lydite.export.onnx import export as export_bytes
     from lydite.export.parity import check_parity, require_parity
 
     max_flips = _fraction(max_flips)
     loaded = Detector.load(detector)
+    others_in(out or detector)  # what cannot be written to is said before the work
     data = export_bytes(loaded)
     tiles = _tiles(loaded, check)
     report = _layers(loaded, data, tiles) if layers else None

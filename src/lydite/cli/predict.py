@@ -12,7 +12,8 @@ from cyclopts import App, Parameter
 
 from lydite.cli import STDIN
 from lydite.cli.output import emit
-from lydite.data.reasons import MAX_FILE_BYTES, printable
+from lydite.cli.stdin import read_stdin
+from lydite.data.reasons import printable
 
 if TYPE_CHECKING:
     from lydite.card import Card
@@ -58,9 +59,16 @@ def predict(
 
 
 def _predictions(predictor: Predictor, paths: tuple[str, ...]) -> Iterator[Prediction]:
+    from lydite.errors import DecodeError
+    from lydite.predictor import Failure, Prediction
+
     for path in paths:
         if path in (STDIN, "-"):
-            data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+            try:
+                data = read_stdin()
+            except DecodeError as error:
+                yield Prediction("-", error=Failure(error.code, str(error)))
+                continue
             for prediction in predictor.predict_many([data]):
                 yield replace(prediction, source="-")
         else:

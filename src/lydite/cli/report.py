@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from lydite.cli.output import emit
+from lydite.cli.target import require_target
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -41,6 +42,8 @@ def report(
 
     if not study.is_dir():
         raise DataError(f"{study} is not a study's folder. Make one with: lydite study STUDY.yaml")
+    if out is not None:
+        require_target(out, "page", option="--out")
     folds = {} if (study / RESULTS).is_dir() else read_folds(study)
     record = record_of(study, folds)
     if record is not None:

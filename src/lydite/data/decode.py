@@ -37,7 +37,6 @@ from PIL import (
 
 from lydite.data.header import ImageInfo, count_frames, read_info, sniff
 from lydite.data.pixels import UInt8, upright_rgb
-from lydite.data.png import is_whole
 from lydite.data.reasons import (
     MAX_FILE_BYTES,
     MAX_FRAMES,
@@ -47,6 +46,7 @@ from lydite.data.reasons import (
     refuse,
 )
 from lydite.data.strict import strict_pillow
+from lydite.data.whole import jpeg_ends, png_has_all_rows, png_is_sound
 from lydite.errors import DecodeError
 
 __all__ = [
@@ -106,8 +106,8 @@ def decode(source: Source) -> UInt8:
         image, data = _open(source, where)
         try:
             image.load()
-            if image.format == "PNG" and data is not None and not is_whole(image, data):
-                raise refuse("truncated", where, "rows are missing")
+            if data is not None:
+                _require_whole(image, data, where)
             return upright_rgb(image, where)
         except DecodeError:
             raise
@@ -115,6 +115,17 @@ def decode(source: Source) -> UInt8:
             raise refuse("out-of-memory", where) from error
         except Exception as error:
             raise _refusal(error, where) from error
+
+
+def _require_whole(image: Image.Image, data: bytes, where: str) -> None:
+    """Refuse a loaded file of whose pixels a part is missing, as far as its format tells."""
+    if image.format == "PNG":
+        if not png_is_sound(data):
+            raise refuse("corrupt", where, "a checksum does not fit")
+        if not png_has_all_rows(image, data):
+            raise refuse("truncated", where, "rows are missing")
+    elif image.format in ("JPEG", _JPEG_WITH_MORE) and not jpeg_ends(data):
+        raise refuse("truncated", where, "the end of the file is empty")
 
 
 def inspect(source: Source) -> ImageInfo:
@@ -150,6 +161,8 @@ def read_source(path: str | Path) -> bytes:
         DecodeError: missing, not a regular file, unreadable, or over `MAX_FILE_BYTES`.
     """
     where = describe(path)
+    if str(path) == "":
+        raise refuse("missing", "''")
     try:
         path = Path(path)
         if not stat.S_ISREG(path.stat().st_mode):

@@ -33,8 +33,11 @@ def image_files(folder: Path) -> Iterator[tuple[Path, DecodeError | None]]:
 
 
 def is_folder(source: str | Path) -> bool:
-    """Return whether a path is a folder; one that cannot be asked is not."""
+    """Return whether a path is a folder; one that cannot be asked is not, nor is an empty name.
+
+    An empty name is what a script makes of a variable that is not set, never the folder one is in.
+    """
     try:
-        return Path(source).is_dir()
+        return str(source) != "" and Path(source).is_dir()
     except (OSError, ValueError):
         return False

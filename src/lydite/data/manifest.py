@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lydite.errors import DataError, FileError, MissingExtraError
-from lydite.files import digest, write_bytes
+from lydite.files import digest, is_file, write_bytes
 
 try:
     import pyarrow as pa
@@ -163,7 +163,9 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """Write the manifest as one Parquet file, atomically."""
-        metadata = {"lydite.manifest": str(MANIFEST_VERSION), "lydite.root": str(self.root)}
+        # a folder's name need not be text
+        root = os.fsencode(self.root)
+        metadata = {b"lydite.manifest": str(MANIFEST_VERSION).encode(), b"lydite.root": root}
         buffer = io.BytesIO()
         pq.write_table(self.table.replace_schema_metadata(metadata), buffer, compression="zstd")
         write_bytes(path, buffer.getvalue())
@@ -180,19 +182,19 @@ class Manifest:
             FileError: no such file.
             DataError: not a manifest, a newer one, or its folder is gone.
         """
-        if not path.is_file():
+        if not is_file(path):
             raise FileError(f"There is no manifest at {path}. Make one with: lydite data scan DIR")
         try:
             table = pq.read_table(path)
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{path} is not a Parquet manifest: {error}") from error
-        metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-        version = metadata.get("lydite.manifest", "")
+        metadata = table.schema.metadata or {}
+        version = metadata.get(b"lydite.manifest", b"")
         if not version.isdigit():
             raise DataError(f"{path} is no manifest. Make one with: lydite data scan DIR")
         if int(version) > MANIFEST_VERSION:
-            raise DataError(f"{path} has format version {version}; upgrade lydite to read it.")
-        folder = root or Path(metadata.get("lydite.root", "."))
+            raise DataError(f"{path} has format version {int(version)}; upgrade lydite to read it.")
+        folder = root or Path(os.fsdecode(metadata.get(b"lydite.root", b".")))
         if not folder.is_dir():
             raise DataError(f"The images' folder {folder} is gone. Say where it is with --root.")
         return cls(table, folder)

@@ -7,7 +7,8 @@
 | gray, 1 bit | the same value three times; 1 bit is 0 or 255 |
 | palette | its colors |
 | alpha of any kind | laid over white |
-| 16 bits | the high byte of each value (scaled, never clipped) |
+| gray of 9 to 16 bits | its highest eight bits, never clipped; a transparent value is white |
+| 16 bits, color | the high byte of each value |
 | 32-bit integers, floating point | refused: they have no fixed white |
 
 A 16-bit PNM file arrives as 32-bit integers that Pillow has scaled to 0..65535, and counts as 16
@@ -28,6 +29,8 @@ UInt8 = NDArray[np.uint8]
 STRIP_PIXELS = 1_000_000
 SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _ORIENTATION_TAG = 0x0112
+#: of TIFF 6.0, section 8: BitsPerSample and PhotometricInterpretation
+_BITS_TAG, _PHOTOMETRIC_TAG = 258, 262
 
 
 def upright_rgb(image: Image.Image, where: str) -> UInt8:
@@ -51,12 +54,13 @@ def upright_rgb(image: Image.Image, where: str) -> UInt8:
     shape = (width, height, 3) if turn >= 5 else (height, width, 3)
     out = np.empty(shape, dtype=np.uint8)
     view = as_stored(out, turn)
+    gray = _depth(image) if mode in SIXTEEN_BIT or mode == "I" else None
     rows = max(1, STRIP_PIXELS // width)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
         whole = top == 0 and bottom == height
         strip = image if whole else image.crop((0, top, width, bottom))
-        view[top:bottom] = _rgb(strip)
+        view[top:bottom] = _deep_gray(strip, *gray) if gray else _rgb(strip)
     return out
 
 
@@ -81,10 +85,34 @@ def as_stored(upright: UInt8, turn: int) -> UInt8:
     return stored[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
 
+def _depth(image: Image.Image) -> tuple[int, bool, int | None]:
+    """Return how many bits a gray value has, whether 0 is white, and which value is transparent.
+
+    Of a TIFF, Pillow hands out the values as they are stored.
+    """
+    tags = getattr(image, "tag_v2", {})
+    stored = tags.get(_BITS_TAG, 16)
+    bits = stored[0] if isinstance(stored, tuple) else stored
+    clear = image.info.get("transparency")
+    return (
+        bits if 8 < bits <= 16 else 16,
+        tags.get(_PHOTOMETRIC_TAG, 1) == 0,
+        clear if isinstance(clear, int) else None,
+    )
+
+
+def _deep_gray(image: Image.Image, bits: int, inverted: bool, clear: int | None) -> UInt8:
+    """Return gray values of more than eight bits as RGB bytes."""
+    values = np.asarray(image).astype(np.uint32)
+    gray = (values >> (bits - 8)).astype(np.uint8)
+    if inverted:
+        gray = 255 - gray
+    if clear is not None:
+        gray[values == clear] = 255
+    return np.repeat(gray[..., None], 3, axis=2)
+
+
 def _rgb(image: Image.Image) -> UInt8:
-    if image.mode in SIXTEEN_BIT or image.mode == "I":
-        gray = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=2)
     if image.mode == "La":
         image = image.convert("LA")
     if image.has_transparency_data:

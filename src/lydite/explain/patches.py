@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -203,7 +204,7 @@ def _chosen(shape: tuple[int, ...], preprocess: Preprocess, stride: Stride | Non
         usual = fitting_stride(shape[0], shape[1], preprocess.size, USUAL_TILES)
         return min(usual, preprocess.size)
     # not every caller checks types
-    if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:  # type: ignore[redundant-expr]
+    if isinstance(stride, bool) or not isinstance(stride, Integral) or stride < 1:
         raise ConfigError(f"`stride` must be 1 pixel or more, or 'card'. Got {stride!r}.")
     rows, columns, _ = _grid(shape, preprocess, stride)
     if len(rows) * len(columns) > MOST_TILES:
@@ -211,7 +212,7 @@ def _chosen(shape: tuple[int, ...], preprocess: Preprocess, stride: Stride | Non
             f"`stride` {stride} makes {len(rows) * len(columns):,} tiles of this image; at most "
             f"{MOST_TILES:,} are allowed. Use a larger one."
         )
-    return stride
+    return int(stride)
 
 
 def _grid(

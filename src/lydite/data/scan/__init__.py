@@ -149,8 +149,13 @@ def _source(
 ) -> Source:
     """Look at the disk and check the folders that the user named."""
     given = root
-    root = Path(root).expanduser().resolve()
-    if root.is_file() and root.suffix.lower() == ".csv" and layout in ("csv", AUTO):
+    try:
+        root = Path(root).expanduser().resolve()
+        there = root.is_dir() or root.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # no such user, links in a circle
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"The folder {given} cannot be read: {reason}.") from error
+    if there and root.is_file() and root.suffix.lower() == ".csv" and layout in ("csv", AUTO):
         return Source(root.parent, find_images(root.parent), table=root)
     if not root.is_dir():
         raise DataError(f"There is no folder {given}.")
