@@ -57,7 +57,7 @@ PREDICTION = {
     "lydite.session",
 }
 PREDICTION_DATA = re.compile(
-    r"lydite\.data(\.(decode|folder|header|pixels|png|preprocess|reasons|strict))?"
+    r"lydite\.data(\.(decode|folder|header|pixels|preprocess|reasons|strict|whole))?"
 )
 #: paths of one machine, and addresses of package registries
 FOREIGN = re.compile(r"(?<![\w.])/(?:work|farm|root|home|Users)/\w|pypi\.org|npmjs\.org")
