@@ -46,7 +46,7 @@ from lydite.data.reasons import (
     refuse,
 )
 from lydite.data.strict import strict_pillow
-from lydite.data.whole import jpeg_ends, png_has_all_rows, png_is_sound
+from lydite.data.whole import ends, png_has_all_rows
 from lydite.errors import DecodeError
 
 __all__ = [
@@ -119,13 +119,11 @@ def decode(source: Source) -> UInt8:
 
 def _require_whole(image: Image.Image, data: bytes, where: str) -> None:
     """Refuse a loaded file of whose pixels a part is missing, as far as its format tells."""
-    if image.format == "PNG":
-        if not png_is_sound(data):
-            raise refuse("corrupt", where, "a checksum does not fit")
-        if not png_has_all_rows(image, data):
-            raise refuse("truncated", where, "rows are missing")
-    elif image.format in ("JPEG", _JPEG_WITH_MORE) and not jpeg_ends(data):
+    kind = "JPEG" if image.format == _JPEG_WITH_MORE else image.format
+    if kind in ("JPEG", "PNG") and not ends(data, kind):
         raise refuse("truncated", where, "the end of the file is empty")
+    if kind == "PNG" and not png_has_all_rows(image, data):
+        raise refuse("truncated", where, "rows are missing")
 
 
 def inspect(source: Source) -> ImageInfo:

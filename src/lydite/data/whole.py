@@ -1,7 +1,8 @@
 """Whether a file holds all of its pixels, where Pillow is content with less.
 
-A download that was given its full size at once and then stopped ends in zeros. PNG has checksums
-that tell; JPEG has a mark at the end of its pixels.
+A download that was given its full size at once and then stopped ends in zeros. JPEG and PNG have a
+mark behind their pixels that tells. A wrong checksum alone is no reason to refuse a PNG, as it is none
+for Pillow.
 
 Of a PNG, Pillow takes a pixel stream that ends properly but too early for a complete image, and
 leaves the rest black. Only an image whose last rows are black (the last two: with interlacing the
@@ -22,33 +23,23 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 _LAST_PASS = (0, 1, 1, 2)
 _PIECE_BYTES = 1 << 20
 _SIGNATURE_BYTES = 8
-_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
-#: so many zeros at the end of a JPEG are no part of its pixels
+#: what stands before the last pixels, and behind them
+_MARKS = {"JPEG": (b"\xff\xda", b"\xff\xd9"), "PNG": (b"IDAT", b"IEND")}
+#: so many zeros at the end of a file are no part of its pixels
 _EMPTY_TAIL = 64
 
 
-def jpeg_ends(data: bytes) -> bool:
-    """Return whether a JPEG's pixels end before a tail of zeros begins; true without such a tail.
+def ends(data: bytes, kind: str) -> bool:
+    """Return whether a file's pixels end before a tail of zeros begins; true without such a tail.
 
     Args:
         data: the file.
+        kind: "JPEG" or "PNG".
     """
+    pixels, end = _MARKS[kind]
     written = data.rstrip(b"\0")
-    if len(data) - len(written) < _EMPTY_TAIL or written.endswith(_END_OF_IMAGE):
-        return True
-    return data.rfind(_END_OF_IMAGE) > data.rfind(_START_OF_SCAN)
-
-
-def png_is_sound(data: bytes) -> bool:
-    """Return whether the checksum of every piece of pixels fits (W3C PNG, section 5.5).
-
-    Args:
-        data: the file, which Pillow has read.
-    """
-    for kind, body, check in _chunks(data):
-        if kind == b"IDAT" and zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(check):
-            return False
-    return True
+    # some cameras fill their files up with zeros behind the end
+    return len(data) - len(written) < _EMPTY_TAIL or data.rfind(end) > data.rfind(pixels)
 
 
 def png_has_all_rows(image: Image.Image, data: bytes) -> bool:
@@ -81,7 +72,7 @@ def _promised_bytes(data: bytes) -> int:
 def _inflated_bytes(data: bytes) -> int:
     """Return how many bytes the pixel stream of the first image unpacks to, in bounded memory."""
     inflater, total = zlib.decompressobj(), 0
-    for kind, body, _ in _chunks(data):
+    for kind, body in _chunks(data):
         rest: bytes | memoryview = body if kind == b"IDAT" else b""
         while rest and not inflater.eof:
             total += len(inflater.decompress(rest, _PIECE_BYTES))
@@ -89,12 +80,11 @@ def _inflated_bytes(data: bytes) -> int:
     return total + len(inflater.flush())
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, bytes]]:
-    """Yield kind, content and checksum of every chunk; the last may be cut off."""
+def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Yield kind and content of every chunk; the last may be cut off."""
     position, view = _SIGNATURE_BYTES, memoryview(data)
     while position + 8 <= len(data):
         length = int.from_bytes(data[position : position + 4])
         kind = data[position + 4 : position + 8]
-        end = position + 8 + length
-        yield kind, view[position + 8 : end], data[end : end + 4]
-        position = end + 4
+        yield kind, view[position + 8 : position + 8 + length]
+        position += 12 + length
