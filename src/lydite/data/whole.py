@@ -1,8 +1,8 @@
 """Whether a file holds all of its pixels, where Pillow is content with less.
 
 A download that was given its full size at once and then stopped ends in zeros. JPEG and PNG have a
-mark behind their pixels that tells. A wrong checksum alone is no reason to refuse a PNG, as it is none
-for Pillow.
+mark behind their pixels that tells. A wrong checksum alone is no reason to refuse a PNG, as it is
+none for Pillow.
 
 Of a PNG, Pillow takes a pixel stream that ends properly but too early for a complete image, and
 leaves the rest black. Only an image whose last rows are black (the last two: with interlacing the
