@@ -403,6 +403,12 @@ def test_results_are_of_their_reference_and_their_bench(
     for changes in ({"reference": "CQ"}, {"bench": {"threads": 2}}, {"limits": ["none"]}):
         other = Study.model_validate(study.model_dump(mode="json") | changes)
         assert finished(other, data, options.folder) is None
+    card = options.folder / "detectors" / "CQ" / "card.json"
+    sound = card.read_bytes()
+    card.write_text("{")
+    assert finished(study, data, options.folder) is None
+    card.write_bytes(sound)
+    assert finished(study, data, options.folder) is not None
 
 
 @pytest.mark.parametrize(

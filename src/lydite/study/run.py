@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lydite.card import load_card
+from lydite.card import CARD_NAME, load_card
 from lydite.data.images import ImageStore
 from lydite.errors import LyditeError, ResumeError
 from lydite.evaluate.degraded import degradations_of
@@ -167,13 +167,21 @@ def finished(study: Study, data: StudyData, folder: Path) -> list[Result] | None
             return None
         if found.approach != study.approach_of(recipe.name):
             return None
-        card = folder / "detectors" / _name_of(study, recipe) / "card.json"
-        if card.is_file():
-            said = load_card(card.parent, verify=False)
-            if (said.sources, said.limits) != (study.data.sources, study.limits):
-                return None
+        if not _says(folder / "detectors" / _name_of(study, recipe), study):
+            return None
         results.append(found)
     return results
+
+
+def _says(place: Path, study: Study) -> bool:
+    """Tell whether a detector's card says what the study says of it; true where there is none."""
+    if not (place / CARD_NAME).is_file():
+        return True
+    try:
+        card = load_card(place, verify=False)
+    except LyditeError:  # damaged: it is written anew
+        return False
+    return (card.sources, card.limits) == (study.data.sources, study.limits)
 
 
 def _key_of(recipe: Recipe, data: StudyData) -> str:
