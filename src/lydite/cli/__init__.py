@@ -15,6 +15,7 @@ ends as one line on stderr, or with `--json` as one object on stdout, and an exi
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
 import os
@@ -78,6 +79,8 @@ EXTRAS: dict[str, str] = {
 STDIN = "\0"
 #: commands for which a lone dash is an image
 READS_STDIN = frozenset({"predict", "explain"})
+#: what a system says where no more can be written
+FULL = frozenset({errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EDQUOT})
 AS_JSON = frozenset({"--json", "--json=true", "--json=True", "--json=1", "--json=yes"})
 
 
@@ -136,8 +139,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return 141
-    except OSError as error:  # a full disk behind stdout, where nothing more can be said
-        _silence_stdout()
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _silence_stdout()  # a full disk behind it, where nothing more can be said
         sys.stderr.write(f"error: the output cannot be written: {error.strerror or error}.\n")
         return 2
     finally:
