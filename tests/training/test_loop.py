@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from lydite.recipe import Context
 from lydite.training import loop
 from lydite.training.checkpoint import CHECKPOINT_NAME
 from lydite.training.loop import fit, require_dealt
-from lydite.training.objectives import cross_entropy, soft_target_loss
+from lydite.training.objectives import Objective, cross_entropy, soft_target_loss
 from lydite.training.settings import TrainSettings
 from lydite.training.train import Train
 
@@ -146,17 +147,23 @@ def test_the_parent_is_left_alone(tiny_manifest: Manifest, tmp_path: Path) -> No
     assert all(torch.equal(value, before[name]) for name, value in weights(start).items())
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
-    tiny_manifest: Manifest, tmp_path: Path
-) -> None:
+def spoiled(change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Objective:
+    """Return cross-entropy whose fourth answer is changed, given itself and the logits."""
     calls = 0
 
     def objective(logits: torch.Tensor, _x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         nonlocal calls
         calls += 1
         loss = torch.nn.functional.cross_entropy(logits, y)
-        return loss * (float("nan") if calls == 4 else 1.0)
+        return change(loss, logits) if calls == 4 else loss
 
+    return objective
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
+    tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    objective = spoiled(lambda loss, _: loss * float("nan"))
     start = Detector.start(TINY, seed=1)
     settings = TrainSettings(steps=8, batch=4, checkpoint_s=0.0)
     with pytest.raises(TrainingError, match="step 4"):
@@ -168,15 +175,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
 def test_a_gradient_that_is_not_finite_spoils_no_weights(
     tiny_manifest: Manifest, tmp_path: Path, clip: float
 ) -> None:
-    calls = 0
-
-    def objective(logits: torch.Tensor, _x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        loss = torch.nn.functional.cross_entropy(logits, y)
-        # finite itself, but infinitely steep
-        return loss + (torch.sqrt(logits.sum() * 0.0) if calls == 4 else 0.0)
-
+    # finite itself, but infinitely steep
+    objective = spoiled(lambda loss, logits: loss + torch.sqrt(logits.sum() * 0.0))
     start = Detector.start(TINY, seed=1)
     settings = TrainSettings(steps=8, batch=4, checkpoint_s=0.0, clip=clip)
     with pytest.raises(TrainingError, match="norm of the gradient became .* at step 4"):
