@@ -151,8 +151,8 @@ def test_hostile_names_stay_text(lines: list[Line]) -> None:
 
 
 def test_nothing_to_show_is_still_a_drawing() -> None:
-    ElementTree.fromstring(figures.trade_off([], "auc", "seen", "none", "t", "a"))  # noqa: S314
-    ElementTree.fromstring(figures.step_paths([]))  # noqa: S314
+    for svg in (figures.trade_off([], "auc", "seen", "none", "t", "a"), figures.step_paths([])):
+        assert ElementTree.fromstring(svg).tag.endswith("svg")  # noqa: S314
 
 
 def test_histograms_and_reliability_show_their_detectors() -> None:

@@ -21,11 +21,12 @@ from lydite.files import digest, read_bytes, read_json, sha256_bytes, write_byte
 from lydite.models import Network
 from lydite.models.autoencoder import AUTOENCODERS, TinyAutoencoder
 from lydite.recipe import Context, Progress, silent
-from lydite.training.batches import Batches, Stratum
+from lydite.training.batches import Batches
 from lydite.training.checkpoint import CHECKPOINT_NAME
 from lydite.training.loop import fit
 from lydite.training.objectives import Objective
 from lydite.training.settings import TrainSettings
+from lydite.training.strata import Stratum
 
 #: raised when equal settings would give other autoencoders than before
 VERSION = 1

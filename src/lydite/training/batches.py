@@ -7,9 +7,7 @@ same data.
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +23,9 @@ from lydite.errors import DataError, DecodeError
 from lydite.training.degrade import JPEG_BLOCK
 from lydite.training.pairs import Pairs
 from lydite.training.settings import TrainSettings
+from lydite.training.strata import strata_of
 
 UInt8 = NDArray[np.uint8]
-#: turns after which shares of domains begin anew, or more where a share is that small
-CYCLE = 100
-#: turns that every domain has in them, at least
-FEWEST_TURNS = 10
 
 
 @dataclass(frozen=True)
@@ -47,25 +42,6 @@ class Loaded:
     crops: UInt8
     clean: UInt8
     targets: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Stratum:
-    """The images of one class, and whose turn it is.
-
-    Attributes:
-        domains: numbers of its rows, by domain.
-        cycle: the domains whose turns follow each other, again and again.
-    """
-
-    domains: tuple[NDArray[np.int64], ...]
-    cycle: tuple[int, ...]
-
-    def turn(self, number: int) -> tuple[int, int]:
-        """Return which domain has turn `number`, and how many turns it had before."""
-        round_, place = divmod(number, len(self.cycle))
-        domain = self.cycle[place]
-        return domain, round_ * self.cycle.count(domain) + self.cycle[:place].count(domain)
 
 
 class Batches:
@@ -98,7 +74,7 @@ class Batches:
                 f"Got {counts[0]} real and {counts[1]} fake in the training split."
             )
         self.preprocess, self.settings, self.seed, self.store = preprocess, settings, seed, store
-        self.strata = _strata(self.rows, settings)
+        self.strata = strata_of(self.rows, settings)
         self.pairs = Pairs(self.rows, *self.strata) if settings.balance == "pairs" else None
         self._orders: dict[tuple[int, int, int], NDArray[np.int64]] = {}
 
@@ -225,39 +201,3 @@ class Batches:
             low, high = settings.jpeg_quality
             crop = recompressed(crop, int(rng.integers(low, high + 1)))
         return np.asarray(crop, dtype=np.uint8)
-
-
-def _strata(rows: list[Row], settings: TrainSettings) -> list[Stratum]:
-    """Group row numbers by class, then domain; for "none" all in one."""
-    if settings.balance == "none":
-        return [Stratum((np.arange(len(rows)),), (0,))]
-    groups: dict[int, dict[str, list[int]]] = {0: defaultdict(list), 1: defaultdict(list)}
-    for number, row in enumerate(rows):
-        groups[row.target][row.domain].append(number)
-    return [
-        Stratum(
-            tuple(np.array(groups[target][domain]) for domain in sorted(groups[target])),
-            _cycle(sorted(groups[target]), settings.domain_shares),
-        )
-        for target in (0, 1)
-    ]
-
-
-def _cycle(domains: Sequence[str], shares: Mapping[str, float]) -> tuple[int, ...]:
-    """Return the order of turns in which every domain has its share, spread as evenly as it can be.
-
-    Domains without a share of their own divide what is left; shares of domains that are not there,
-    or that would leave nothing to the others, do not count.
-    """
-    wanted = [shares.get(domain) for domain in domains]
-    given = sum(share for share in wanted if share is not None)
-    free = wanted.count(None)
-    if not given or not free:
-        return tuple(range(len(domains)))
-    weights = [(1 - given) / free if share is None else share for share in wanted]
-    due, turns = [0.0] * len(domains), []
-    for _ in range(max(CYCLE, math.ceil(FEWEST_TURNS / min(weights)))):
-        due = [waited + weight for waited, weight in zip(due, weights, strict=True)]
-        turns.append(max(range(len(domains)), key=due.__getitem__))
-        due[turns[-1]] -= 1
-    return tuple(turns)

@@ -5,30 +5,16 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lydite.data.manifest import Row
+from lydite.training.strata import Stratum
 
 Numbers = NDArray[np.int64]
 #: of the photographs that have a fake of their own, at most so many see another one beside them
 _MOST = 0.9
-
-
-class Turns(Protocol):
-    """Row numbers of a class by domain, and the domains whose turns follow each other."""
-
-    @property
-    def domains(self) -> tuple[Numbers, ...]:
-        """Row numbers of each domain."""
-        ...
-
-    @property
-    def cycle(self) -> tuple[int, ...]:
-        """Numbers of the domains, in their turns."""
-        ...
 
 
 class Pairs:
@@ -44,7 +30,7 @@ class Pairs:
         fake: the fakes and theirs.
     """
 
-    def __init__(self, rows: Sequence[Row], real: Turns, fake: Turns) -> None:
+    def __init__(self, rows: Sequence[Row], real: Stratum, fake: Stratum) -> None:
         self.partners = _partners(rows)
         self._lone = _unreached(rows, real, fake, self.partners)
         paired = [
@@ -82,7 +68,7 @@ def _partners(rows: Sequence[Row]) -> dict[str, Numbers]:
 
 
 def _unreached(
-    rows: Sequence[Row], real: Turns, fake: Turns, partners: Mapping[str, Numbers]
+    rows: Sequence[Row], real: Stratum, fake: Stratum, partners: Mapping[str, Numbers]
 ) -> dict[int, Numbers]:
     """Return, by domain of the fakes, those that have no photograph and never come by turns."""
     if not partners:

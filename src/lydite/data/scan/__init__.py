@@ -151,13 +151,13 @@ def _source(
     given = root
     try:
         root = Path(root).expanduser().resolve()
-        there = root.is_dir() or root.is_file()
+        is_folder, is_file = root.is_dir(), root.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # no such user, links in a circle
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"The folder {given} cannot be read: {reason}.") from error
-    if there and root.is_file() and root.suffix.lower() == ".csv" and layout in ("csv", AUTO):
+    if is_file and root.suffix.lower() == ".csv" and layout in ("csv", AUTO):
         return Source(root.parent, find_images(root.parent), table=root)
-    if not root.is_dir():
+    if not is_folder:
         raise DataError(f"There is no folder {given}.")
     named_real = tuple(_below(root, folder, "real") for folder in real)
     named_fake = tuple(_below(root, folder, "fake") for folder in fake)
