@@ -43,6 +43,7 @@ STEP_MODULES = (
     "lydite.compress.distill",
     "lydite.compress.quantize",
     "lydite.compress.qat",
+    "lydite.compress.dequantize",
     "lydite.transfer.finetune",
     "lydite.transfer.adapt",
 )
@@ -85,7 +86,7 @@ class Stage:
     Attributes:
         network: name of the network.
         trained: it has learned something.
-        quantized: nothing may follow.
+        quantized: nothing but an adapter may follow, and what takes the rounding back.
         parameters: how many, as far as known.
         images: how many images the steps so far push through training (for time estimates).
         notes: what the plan should tell the user.
@@ -126,7 +127,7 @@ class Step(Frozen):
         if stage.quantized:
             raise ConfigError(
                 f"`{self.kind}` cannot follow `quantize` or `qat`: what they give is final. "
-                "Put that step last."
+                "Put that step last, or `dequantize` after it."
             )
 
     def outline(self, detector: Detector) -> Detector:

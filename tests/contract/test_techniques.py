@@ -42,8 +42,10 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
     "bfloat16": {"quantize": {"scheme": "bfloat16"}},
     "qat": {"qat": {"images": 4, **LEARN}},
 }
-#: nothing but an adapter follows these
+#: nothing but an adapter, and what takes the rounding back, follows these
 FINAL = {"linear-int8", "static-int8", "weight-int8", "float16", "bfloat16", "qat"}
+#: the step that takes rounding back, and so stands behind these alone
+BACK = "dequantize"
 #: orders besides those that are refused, and what the reason says
 REFUSED = {
     ("factorize", "factorize"): "that are not split yet",
@@ -121,7 +123,7 @@ def followers(first: str) -> list[str]:
 
 
 def step_of(name: str) -> Step:
-    return parse_step(TECHNIQUES[name])
+    return parse_step(TECHNIQUES.get(name, name))
 
 
 def workshop(name: str, manifest: Manifest, folder: Path) -> Workshop:
@@ -151,7 +153,7 @@ def paper(tiny_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_every_step_is_here() -> None:
     load_steps()
-    assert {next(iter(t)) for t in TECHNIQUES.values()} == set(STEPS) - {"train"}
+    assert {next(iter(t)) for t in TECHNIQUES.values()} == set(STEPS) - {"train", BACK}
 
 
 def hold_to_contract(shop: Workshop, chains: list[tuple[str, ...]], elsewhere: Elsewhere) -> None:
@@ -241,6 +243,13 @@ def test_an_adapter_follows_integers_and_leaves_them_as_they_are(
         assert base.card.quantization.ranges.items() <= ranges.items()
         with pytest.raises(ConfigError, match="cannot follow"):
             lydite.make(first, "adapt", "prune")
+
+
+def test_rounding_is_taken_back(lydite: Workshop, elsewhere: Elsewhere) -> None:
+    with pytest.raises(ConfigError, match="needs a quantized detector"):
+        lydite.make(BACK)
+    hold_to_contract(lydite, [(first, BACK) for first in sorted(FINAL)], elsewhere)
+    hold_to_contract(lydite, [("static-int8", BACK, "prune"), ("qat", "adapt", BACK)], elsewhere)
 
 
 @pytest.mark.parametrize(("pair", "reason"), REFUSED.items())

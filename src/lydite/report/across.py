@@ -11,7 +11,7 @@ from lydite.evaluate.voices import WITH
 from lydite.report.html import RESULTS
 from lydite.report.markdown import fill_place
 from lydite.study.images import STUDY_FILE
-from lydite.study.results import Result, newest, read_results
+from lydite.study.results import Result, StepCost, newest, read_results
 from lydite.study.spec import SHARED
 
 #: what tables over folds show, by name: metric, group of domains, heading
@@ -110,20 +110,28 @@ def _costs(results: Sequence[Result]) -> list[str]:
     parameters = statistics.mean(result.cost.parameters for result in results)
     last = [result.steps[-1] for result in results if result.steps]
     trained = [step.trainable_parameters for step in last if step.trainable_parameters is not None]
-    minutes = [sum(step.seconds or 0.0 for step in result.steps) / 60 for result in results]
+    minutes = [_minutes(result.steps) for result in results]
     peaks = [
         max((step.peak_bytes for step in result.steps if step.peak_bytes), default=None)
         for result in results
     ]
     packs = [r.cost.pack_bytes for r in results if r.cost.pack_bytes is not None]
     known = [peak for peak in peaks if peak is not None]
+    timed = [part for part in minutes if part is not None]
     return [
         f"{parameters:,.0f}",
         f"{statistics.mean(trained):,.0f}" if trained else "-",
-        f"{statistics.mean(minutes):.1f}" if any(minutes) else "-",
+        f"{statistics.mean(timed):.1f}" if any(timed) else "-",
         f"{statistics.mean(known) / 1e6:,.0f}" if known else "-",
         f"{statistics.mean(packs) / 1e3:.1f}" if packs else "-",
     ]
+
+
+def _minutes(steps: Sequence[StepCost]) -> float | None:
+    """Return what steps took together, None where that of one is not known."""
+    seconds = [step.seconds for step in steps]
+    known = [value for value in seconds if value is not None]
+    return sum(known) / 60 if len(known) == len(seconds) else None
 
 
 def cell_of(results: Sequence[Result], metric: str, where: dict[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from lydite.card import CARD_NAME
@@ -45,6 +46,16 @@ class Cache:
             shutil.rmtree(self.path(key), ignore_errors=True)
             return None
         return detector if detector.card.key == key else None
+
+    def reached(self, keys: Sequence[str]) -> int:
+        """Return how many steps of a recipe need not be done: those up to the last finished one.
+
+        What a finished step was made of need not be there any more.
+
+        Args:
+            keys: of the recipe's steps, in order.
+        """
+        return max((number for number, key in enumerate(keys, 1) if self.has(key)), default=0)
 
     def store(self, detector: Detector) -> Detector:
         """Keep a finished step's detector, and drop the step's scratch folder."""

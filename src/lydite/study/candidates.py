@@ -127,8 +127,8 @@ def plan(detector: Detector, request: Request, progress: Progress = silent) -> l
     """
     if detector.card.quantization is not None:
         raise ConfigError(
-            f"{detector.card.name} is quantized: integer weights are final. Compress the detector "
-            "that it was made from."
+            f"{detector.card.name} is quantized: its ranges fit the weights that it has. Compress the "
+            "detector that it was made from, or one that `dequantize` gives in a recipe."
         )
     if not detector.card.steps:
         raise ConfigError(f"{detector.card.name} is not trained. Train it first: lydite run")

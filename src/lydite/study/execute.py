@@ -129,6 +129,9 @@ def keys_of(recipe: Recipe, start_key: str, data: dict[str, str]) -> list[str]:
 def execute(recipe: Recipe, data: Learning, cache: Cache, options: Options) -> Made:
     """Return the recipe's detector; finished steps come from the cache.
 
+    What comes before a finished step is not done again, and of its costs nothing is known where it
+    is no longer in the cache.
+
     Killed at any moment, the same call goes on where it stopped, and gives the same weights as an
     uninterrupted one.
 
@@ -145,9 +148,13 @@ def execute(recipe: Recipe, data: Learning, cache: Cache, options: Options) -> M
     keys = keys_of(recipe, detector.card.key, data.digests)
     team = Team.current()
     costs: list[StepCost] = []
+    reached = _reached(keys, cache, team)
     for number, (step, key) in enumerate(zip(recipe.steps, keys, strict=True)):
-        done = cache.load(key) if team.leads else None
-        cached = not team.agree(done is None)
+        done = cache.load(key) if team.leads and number < reached else None
+        cached = number < reached
+        if cached and team.agree(done is None):  # not needed: a later one is finished
+            costs.append(StepCost(step=step.spec(), key=key, cached=True))
+            continue
         if not cached and team.leads:
             named = _named(options.progress, recipe.name)
             done = _do(step, key, detector, data, cache, options, named)
@@ -161,6 +168,15 @@ def execute(recipe: Recipe, data: Learning, cache: Cache, options: Options) -> M
         detector = done
         costs.append(_cost(step, detector, cached=cached))
     return Made(recipe, detector, tuple(costs))
+
+
+def _reached(keys: list[str], cache: Cache, team: Team) -> int:
+    """Return how many steps are behind a recipe that goes on from its last sound one."""
+    for number in reversed(range(len(keys))):
+        found = cache.load(keys[number]) is not None if team.leads else False
+        if team.agree(found):
+            return number + 1
+    return 0
 
 
 def _do(
