@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import onnxruntime as ort
 import pytest
 
 from lydite.cli import doctor, main
@@ -21,9 +23,7 @@ def test_a_sound_installation(packaged: Path, capsys: pytest.CaptureFixture[str]
     value = json.loads(capsys.readouterr().out)
     assert value["healthy"] and value["detector"]["works"]
     versions = {p["name"]: p["version"] for p in value["packages"]}
-    import numpy
-
-    assert versions["numpy"] == numpy.__version__
+    assert versions["numpy"] == np.__version__
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
     assert "The detector inside (tiny) works." in shown and "All is well." in shown
@@ -51,3 +51,64 @@ def test_a_missing_base_package_is_a_fault(
     monkeypatch.setitem(doctor.PACKAGES, "", ("no-such-package-here",))
     assert main(["doctor"]) == 1
     assert "Something is broken." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("machine", "features", "expected"),
+    [
+        ("x86_64", ["avx2", "avx512f"], True),
+        ("AMD64", ["avx2", "avx_vnni"], False),
+        ("x86_64", [], None),
+        ("aarch64", ["asimddp"], None),
+    ],
+)
+def test_processors_that_cut_int8_sums_off_are_told(
+    machine: str,
+    features: list[str],
+    expected: bool | None,
+    packaged: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(doctor, "_cpu_features", lambda: features)
+    assert main(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cpu"]["int8_saturates"] is expected
+    assert main(["doctor"]) == 0
+    assert ("without VNNI" in capsys.readouterr().out) is bool(expected)
+
+
+def test_what_is_told_of_this_processor_is_so(
+    packaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["cpu"]["int8_saturates"]
+    if told is None:
+        pytest.skip("nothing is known of this processor")
+    onnx = pytest.importorskip("onnx")
+    channels = 64
+    spec = (
+        "agraph (float[1, 64, 1, 1] x, int8[1, 64, 1, 1] w, float s, float big, uint8 u, int8 z) "
+        "=> (float[1, 1, 1, 1] y) { q = QuantizeLinear(x, s, u) d = DequantizeLinear(q, s, u) "
+        "v = DequantizeLinear(w, s, z) c = Conv(d, v) p = QuantizeLinear(c, big, u) "
+        "y = DequantizeLinear(p, big, u) }"
+    )
+    step, most = 1 / 255, channels * 127 / 255
+    constants = {
+        "w": np.full((1, channels, 1, 1), 127, np.int8),
+        "s": np.float32(step),
+        "big": np.float32(most / 255),
+        "u": np.uint8(0),
+        "z": np.int8(0),
+    }
+    graph = onnx.parser.parse_graph(spec)
+    for name, value in constants.items():
+        graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
+    kept = [item for item in graph.input if item.name == "x"]
+    del graph.input[:]
+    graph.input.extend(kept)
+    opset = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (answer,) = session.run(None, {"x": np.ones((1, channels, 1, 1), np.float32)})
+    assert (float(answer.item()) < 0.9 * most) is told

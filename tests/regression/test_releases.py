@@ -19,7 +19,9 @@ from lydite.data.preprocess import prepare, score_of
 from lydite.predictor import Predictor
 
 DETECTORS = sorted((Path(__file__).parent / "detectors").glob("*/*/card.json"))
-TOLERANCE = 1e-5
+#: the last bits of a float sum are the processor's own; where they move it across the middle of two
+#: of the 256 values of an int8 file, the score moves by a little of one such step
+TOLERANCE = {"float": 1e-5, "int8": 2e-3}
 #: what packs and results know these cards by
 DIGESTS = {
     "0.1.0/float": "e13d1842ce43ed695377061d329bcd65fb913d6bfd685fdeaedc2a10ce93821e",
@@ -42,11 +44,15 @@ def golden(folder: Path) -> list[float]:
     return scores[folder.name]
 
 
+def require_as_then(scores: list[float], folder: Path) -> None:
+    np.testing.assert_allclose(scores, golden(folder), atol=TOLERANCE[folder.name], rtol=0)
+
+
 @pytest.mark.parametrize("card", DETECTORS, ids=lambda p: "-".join(p.parts[-3:-1]))
 def test_a_stored_detector_predicts_as_then(card: Path) -> None:
     predictions = lydite.load(card.parent).predict(pictures())
     scores = [prediction.score for prediction in predictions]
-    np.testing.assert_allclose(scores, golden(card.parent), atol=TOLERANCE, rtol=0)
+    require_as_then(scores, card.parent)
 
 
 @pytest.mark.parametrize("card", DETECTORS, ids=lambda p: "-".join(p.parts[-3:-1]))
@@ -59,11 +65,11 @@ def test_a_stored_detector_is_rebuilt_and_exported_as_then(card: Path) -> None:
     detector = Detector.load(card.parent)
     again = Predictor.from_bytes(detector.card, export(detector))
     scores = [p.score for p in again.predict(pictures())]
-    np.testing.assert_allclose(scores, golden(card.parent), atol=TOLERANCE, rtol=0)
+    require_as_then(scores, card.parent)
     if detector.card.quantization is None:
         tiles = [prepare(picture, detector.card.preprocess) for picture in pictures()]
         answers = [score_of(network_logits(detector, [t])) for t in tiles]
-        np.testing.assert_allclose(answers, golden(card.parent), atol=TOLERANCE, rtol=0)
+        require_as_then(answers, card.parent)
 
 
 @pytest.mark.parametrize("card", DETECTORS, ids=lambda p: "-".join(p.parts[-3:-1]))

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,15 @@ CPU_FLAGS = (
     "amx_bf16",
     "asimddp",
     "i8mm",
+)
+
+
+#: instructions that add four products of 8 bits at once in 32 bits
+EXACT_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
+SATURATES = (
+    "int8: without VNNI, onnxruntime adds products in pairs of 16 bits on this processor, and cuts "
+    "off what exceeds them. Trained weights hardly ever do; compare a file of yours here with one "
+    "that stayed in float, by lydite evaluate."
 )
 
 
@@ -120,12 +130,25 @@ def _detector() -> dict[str, Any]:
 
 
 def _cpu() -> dict[str, Any]:
+    features = _cpu_features()
     return {
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
-        "features": _cpu_features(),
+        "features": features,
+        "int8_saturates": _saturates(platform.machine(), features),
     }
+
+
+def _saturates(machine: str, features: Sequence[str]) -> bool | None:
+    """Tell whether sums of int8 products may be cut off; None where that is not known.
+
+    AVX2's and AVX-512's `vpmaddubsw`, which onnxruntime uses without these, adds two
+    products of an unsigned and a signed byte into 16 bits.
+    """
+    if machine.lower() not in ("x86_64", "amd64") or not features:
+        return None
+    return not EXACT_FLAGS & set(features)
 
 
 def _cpu_features() -> list[str]:
@@ -159,5 +182,7 @@ def _text(value: dict[str, Any]) -> str:
         lines.append(f"The detector inside ({detector['name']}) works.")
     else:
         lines.append(f"The detector inside does not work: {detector['problem']}")
+    if cpu["int8_saturates"]:
+        lines.append(SATURATES)
     lines.append("All is well." if value["healthy"] else "Something is broken.")
     return "\n".join(lines)

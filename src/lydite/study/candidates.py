@@ -127,7 +127,7 @@ def plan(detector: Detector, request: Request, progress: Progress = silent) -> l
     """
     if detector.card.quantization is not None:
         raise ConfigError(
-            f"{detector.card.name} is quantized: its ranges fit the weights that it has. Compress the "
+            f"{detector.card.name} is quantized: its ranges fit its weights alone. Compress the "
             "detector that it was made from, or one that `dequantize` gives in a recipe."
         )
     if not detector.card.steps:
