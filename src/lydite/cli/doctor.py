@@ -50,9 +50,8 @@ CPU_FLAGS = (
 #: instructions that add four products of 8 bits at once in 32 bits
 EXACT_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 SATURATES = (
-    "int8: without VNNI, onnxruntime adds products in pairs of 16 bits on this processor, and cuts "
-    "off what exceeds them. Trained weights hardly ever do; compare a file of yours here with one "
-    "that stayed in float, by lydite evaluate."
+    "int8: this processor has no VNNI, and onnxruntime's faster kernels cut sums off there. lydite "
+    'never uses them; a program of your own sets the session option "{}" to "{}".'
 )
 
 
@@ -141,7 +140,7 @@ def _cpu() -> dict[str, Any]:
 
 
 def _saturates(machine: str, features: Sequence[str]) -> bool | None:
-    """Tell whether sums of int8 products may be cut off; None where that is not known.
+    """Tell whether onnxruntime by itself cuts sums of int8 products off; None where not known.
 
     AVX2's and AVX-512's `vpmaddubsw`, which onnxruntime uses without these, adds two
     products of an unsigned and a signed byte into 16 bits.
@@ -183,6 +182,8 @@ def _text(value: dict[str, Any]) -> str:
     else:
         lines.append(f"The detector inside does not work: {detector['problem']}")
     if cpu["int8_saturates"]:
-        lines.append(SATURATES)
+        from lydite.session import EXACT_INTEGERS
+
+        lines.append(SATURATES.format(*EXACT_INTEGERS))
     lines.append("All is well." if value["healthy"] else "Something is broken.")
     return "\n".join(lines)

@@ -192,13 +192,10 @@ def open_session(name: str, data: bytes, tile: Any, threads: int) -> tuple[Any, 
         CardError: it cannot be loaded, or does not take this input.
     """
     from lydite.onnx_guard import check_onnx
-    from lydite.session import first_line
+    from lydite.session import first_line, session_options
 
     check_onnx(data, name)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
+    options = session_options(data, threads)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:

@@ -97,11 +97,12 @@ def integer_kernels(data: bytes) -> int:
     """
     import onnxruntime
 
+    from lydite.session import session_options
+
     with tempfile.TemporaryDirectory(prefix="lydite-") as folder:
         path = Path(folder) / "optimized.onnx"
-        options = onnxruntime.SessionOptions()
+        options = session_options(data)
         options.optimized_model_filepath = str(path)
-        options.log_severity_level = 4
         onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         nodes = onnx.load(path).graph.node
     return sum(node.op_type in _FUSED_OPS for node in nodes)

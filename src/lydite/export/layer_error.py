@@ -170,16 +170,17 @@ def _exposed(model: onnx.ModelProto, names: list[str]) -> Any:
     """Return a function that runs a file and gives these inner tensors."""
     import onnxruntime
 
+    from lydite.session import session_options
+
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     outputs = {output.name for output in copy.graph.output}
     for name in dict.fromkeys(names):
         if name not in outputs:
             copy.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
+    data = copy.SerializeToString()
     session = onnxruntime.InferenceSession(
-        copy.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        data, session_options(data), providers=["CPUExecutionProvider"]
     )
     return lambda part: session.run(names, {INPUT_NAME: part})
 
