@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from lydite.card import (
@@ -19,6 +20,7 @@ from lydite.card import (
     Card,
     ConformalBand,
     Preprocess,
+    Quantization,
     ScoreMeaning,
     load_card,
     parse_card,
@@ -144,6 +146,17 @@ def test_a_card_says_the_lowest_version_that_knows_what_it_uses(folder: Path) ->
     promise = {"score": {"conformal": band}}
     assert Card.model_validate(plain.model_dump() | promise).version == 4
     assert Card.model_validate(plain.model_dump() | {"score": {"n": 3}}).version == 1
+    eight = {"quantization": {"scheme": "static-int8"}}
+    narrow = {"quantization": {"scheme": "static-int8", "weight_bits": 7}}
+    made = Card.model_validate(plain.model_dump() | narrow)
+    assert made.version == 5
+    assert Card.model_validate(made.to_json()) == made
+    # what is usual is not said, so that cards of before keep their digests
+    usual = Card.model_validate(plain.model_dump() | eight)
+    assert usual.version == 1
+    assert "weight_bits" not in usual.to_json()["quantization"]
+    with pytest.raises(ValidationError, match="`weight_bits` is for static-int8"):
+        Quantization(scheme="float16", weight_bits=7)
     both = {"edits": [linear_edit(), adapter], **halves}
     assert Card.model_validate(plain.model_dump() | both).version == 3
 

@@ -27,7 +27,7 @@ from lydite.errors import CardError
 from lydite.files import digest, is_file, read_bytes, sha256_file
 
 CARD_NAME = "card.json"
-CARD_VERSION = 4
+CARD_VERSION = 5
 #: which format a word came with, all others with the first; a card says the lowest version that
 #: knows its words, so that an older lydite asks for an upgrade instead of calling it damaged
 _SINCE = {
@@ -35,8 +35,12 @@ _SINCE = {
     **dict.fromkeys(("weight-int8", "float16", "bfloat16"), 2),
     "add_adapter": 3,
     "conformal": 4,
+    "weight_bits": 5,
 }
 WEIGHTS_NAME = "model.safetensors"
+#: bits of an int8 weight that "static-int8" may use, and those that it uses unless told otherwise
+WeightBits = Literal[7, 8]
+FULL_BITS: WeightBits = 8
 ONNX_NAME = "model.onnx"
 MAX_CARD_BYTES = 10 * 1024 * 1024
 
@@ -99,12 +103,28 @@ class Quantization(Frozen):
             graph, by the tensor's name.
         calibration: digest of the images that the ranges were measured on.
         n: how many images.
+        weight_bits: of the int8 weights of "static-int8", how many are used. With 7 (-64 to 64) two
+            products with uint8 fit in 16 bits, so that sums are exact on every processor at full
+            speed; see `lydite.session.session_options`.
     """
 
     scheme: Literal["linear-int8", "static-int8", "weight-int8", "float16", "bfloat16"]
     ranges: dict[str, tuple[float, float]] = {}
     calibration: Sha256 | None = None
     n: int = 0
+    weight_bits: WeightBits = FULL_BITS
+
+    @model_serializer(mode="wrap")
+    def _plainly(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the usual bits, so that cards of before there were others keep their digest."""
+        value: dict[str, Any] = handler(self)
+        return {k: v for k, v in value.items() if k != "weight_bits" or v != FULL_BITS}
+
+    @model_validator(mode="after")
+    def _bits_of_layers(self) -> Quantization:
+        if self.weight_bits != FULL_BITS and self.scheme != "static-int8":
+            raise ValueError(f"`weight_bits` is for static-int8; got it with {self.scheme}")
+        return self
 
 
 class ConformalBand(Frozen):
@@ -245,12 +265,13 @@ class Card(Frozen):
         if not isinstance(value, dict) or not isinstance(value.get("version", 1), int):
             return value
         edits = value.get("edits")
-        named = (
-            {_member(edit, "op") for edit in edits} if isinstance(edits, list | tuple) else set()
-        )
+        listed = edits if isinstance(edits, list | tuple) else ()
+        named: set[Any] = {_member(edit, "op") for edit in listed}
         named.add(_member(value.get("quantization"), "scheme"))
         named.add("conformal" if promises(value.get("score")) else None)
-        needed = max(_SINCE.get(word or "", 1) for word in named)
+        bits = _member(value.get("quantization"), "weight_bits")
+        named.add("weight_bits" if bits not in (None, FULL_BITS) else None)
+        needed = max(_SINCE.get(word, 1) for word in named)
         return value | {"version": max(value.get("version", 1), needed)}
 
     @field_validator("files")
@@ -280,10 +301,10 @@ class Card(Frozen):
         return digest(self.to_json())
 
 
-def _member(item: Any, name: str) -> str | None:
-    """Return a word of a JSON object or of the model made from it."""
+def _member(item: Any, name: str) -> str | int | None:
+    """Return a word or number of a JSON object or of the model made from it."""
     found = item.get(name) if isinstance(item, dict) else getattr(item, name, None)
-    return found if isinstance(found, str) else None
+    return found if isinstance(found, str | int) else None
 
 
 def promises(score: Any) -> bool:

@@ -15,6 +15,8 @@ EXACT_INTEGERS = ("session.x64quantprecision", "1")
 #: what every file has in it that rounds activations, `DynamicQuantizeLinear` included; files with
 #: small weights alone have `DequantizeLinear`
 _ROUNDS = b"QuantizeLinear"
+#: what a file's metadata are named that say how few bits its weights use
+NARROW = "lydite.weight_bits"
 
 
 def open_session(card: Card, onnx: bytes, threads: int | None) -> ort.InferenceSession:
@@ -50,7 +52,8 @@ def session_options(onnx: bytes, threads: int | None = None) -> ort.SessionOptio
     16, and cut off what exceeds them: an int8 file would answer otherwise than where it was made.
     The option has no effect on any other processor, nor is it wanted for files that compute in
     float: it breaks those whose weights alone are int8 (onnxruntime 1.32 then gives such a weight
-    one zero point for all channels, and refuses it).
+    one zero point for all channels, and refuses it). Nor by files whose weights use 7 bits, which
+    the faster kernels add up exactly: a pair is 2 * 255 * 64 at most.
 
     Args:
         onnx: the file's content.
@@ -60,7 +63,7 @@ def session_options(onnx: bytes, threads: int | None = None) -> ort.SessionOptio
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    if _ROUNDS in onnx:
+    if _ROUNDS in onnx and NARROW.encode() not in onnx:
         options.add_session_config_entry(*EXACT_INTEGERS)
     return options
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lydite.card import Architecture
+from lydite.card import Architecture, WeightBits
 from lydite.compress import qat
 from lydite.compress.fake_quantize import (
     RANGE_MOMENTUM,
@@ -73,13 +73,14 @@ def settled(architecture: Architecture) -> Detector:
 
 
 def mirrored(
-    detector: Detector, *, float_input: bool = True, observe: int = 0
+    detector: Detector, *, float_input: bool = True, observe: int = 0, weight_bits: WeightBits = 8
 ) -> tuple[FakeQuantized, bytes]:
     """Return a network under rounding, and the QDQ file that it mirrors."""
     data = to_onnx(detector.network, 64)
     ranges = calibrate(data, [tiles()], float_input=float_input)
-    file = quantize_static(data, ranges)
-    network = FakeQuantized(detector.network, data, rounding_of(file), ranges, observe)
+    file = quantize_static(data, ranges, weight_bits)
+    rounding = rounding_of(file)
+    network = FakeQuantized(detector.network, data, rounding, ranges, observe, weight_bits)
     return network, file
 
 
@@ -93,15 +94,15 @@ def run(data: bytes, batch: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("float_input", [True, False])
 @pytest.mark.parametrize(
-    ("architecture", "ties"),
-    [(SMALL, 0.02), (PAPER, 0.25), (NPR, 0.02)],
-    ids=["small", "paper", "npr"],
+    ("architecture", "ties", "weight_bits"),
+    [(SMALL, 0.02, 8), (SMALL, 0.02, 7), (PAPER, 0.25, 8), (NPR, 0.02, 8)],
+    ids=["small", "narrow", "paper", "npr"],
 )
 def test_training_computes_what_the_file_computes(
-    architecture: Architecture, ties: float, float_input: bool
+    architecture: Architecture, ties: float, weight_bits: WeightBits, float_input: bool
 ) -> None:
     detector = settled(architecture)
-    network, file = mirrored(detector, float_input=float_input)
+    network, file = mirrored(detector, float_input=float_input, weight_bits=weight_bits)
     batch = tiles(32, 99)
     with torch.no_grad():
         exact = detector.network(torch.from_numpy(batch)).numpy()
@@ -122,7 +123,8 @@ def test_grids_by_hand() -> None:
     assert scale.tolist() == pytest.approx([0.01, 0.01, 1.0])
     assert zero.tolist() == [100, 0, 0]
     weight = torch.tensor([[1.27, -0.3], [0.0, 0.0], [-2.54, 1.0]])
-    assert int8_scales(weight).tolist() == pytest.approx([0.01, 1.0, 0.02])
+    assert int8_scales(weight, 127).tolist() == pytest.approx([0.01, 1.0, 0.02])
+    assert int8_scales(weight, 64).tolist() == pytest.approx([1.27 / 64, 1.0, 2.54 / 64])
     values = torch.tensor([0.26, -0.9], requires_grad=True)
     result = rounded(values, torch.tensor([0.1, 0.5]))
     result.sum().backward()
@@ -319,16 +321,17 @@ def trained(tiny_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -
     return Train(steps=30, batch=16, lr=5e-3).run(start, context(tiny_manifest, folder))
 
 
+@pytest.mark.parametrize("weight_bits", [8, 7])
 def test_the_step_ends_like_quantize(
-    trained: Detector, tiny_manifest: Manifest, tmp_path: Path
+    trained: Detector, tiny_manifest: Manifest, tmp_path: Path, weight_bits: WeightBits
 ) -> None:
     before = {name: value.clone() for name, value in trained.network.state_dict().items()}
-    step = Qat(steps=6, batch=8, lr=1e-3, images=6)
+    step = Qat(steps=6, batch=8, lr=1e-3, images=6, weight_bits=weight_bits)
     base = context(tiny_manifest, tmp_path / "run")
     made = step.run(trained, base)
     quantization = made.card.quantization
     assert quantization is not None
-    assert quantization.scheme == "static-int8"
+    assert (quantization.scheme, quantization.weight_bits) == ("static-int8", weight_bits)
     chosen = balanced_sample(base.train, 6, base.seed)
     assert (quantization.n, quantization.calibration) == (6, chosen.digest)
     assert made.card.score.fitted_on is None

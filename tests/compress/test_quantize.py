@@ -125,3 +125,14 @@ def test_recipes_know_the_step() -> None:
     assert step.spec()["quantize"]["scheme"] == "linear-int8"
     with pytest.raises(ConfigError, match="`scheme`"):
         parse_step({"quantize": {"scheme": "int4"}})
+    # a step that says nothing of bits has the key that it had before there were others
+    assert "weight_bits" not in Quantize().spec()["quantize"]
+    assert Quantize(weight_bits=7).spec()["quantize"]["weight_bits"] == 7
+    with pytest.raises(ConfigError, match="`weight_bits` is for static-int8"):
+        parse_step({"quantize": {"scheme": "weight-int8", "weight_bits": 7}})
+
+
+def test_seven_bits_are_recorded(images: Manifest, tmp_path: Path) -> None:
+    made = Quantize(images=4, weight_bits=7).run(Detector.start(TINY), context(images, tmp_path))
+    assert made.card.quantization is not None
+    assert made.card.quantization.weight_bits == 7

@@ -26,6 +26,7 @@ from lydite.export.quantized import (
     quantize_static,
     ranged_tensors,
 )
+from lydite.session import EXACT_INTEGERS, session_options
 
 VGG = Architecture(network="paper-student-0.44m", input_size=64)
 WIDE = Architecture(network="lydite-small", input_size=64, config={"widths": [32, 64]})
@@ -96,6 +97,33 @@ def test_static_int8_is_integer_small_and_close(wide: Detector, wide_float: byte
     # eight bits: the error stays well below how much the logits vary between images
     assert np.abs(answer - reference).mean() < 0.25 * reference.std(axis=0).mean()
     assert np.abs(answer - reference).max() > 0
+
+
+def test_seven_bits_make_narrow_weights_that_add_up_exactly(
+    wide_float: bytes, ranges: Ranges
+) -> None:
+    full, narrow = (quantize_static(wide_float, ranges, bits) for bits in (8, 7))
+    assert (largest(full), largest(narrow)) == (127, 64)
+    # two products fit in 16 bits, so the runtime's faster kernels answer what the exact ones do
+    slow = onnxruntime.SessionOptions()
+    slow.add_session_config_entry(*EXACT_INTEGERS)
+    batch = 50 * tiles(8, 3)  # activations at the ends of their ranges
+    exact = onnxruntime.InferenceSession(narrow, slow, providers=["CPUExecutionProvider"])
+    assert np.array_equal(exact.run(None, {"image": batch})[0], run(narrow, batch))
+    with pytest.raises(RuntimeError):  # how onnxruntime says that an option was not given
+        session_options(narrow).get_session_config_entry(EXACT_INTEGERS[0])
+    assert session_options(full).get_session_config_entry(EXACT_INTEGERS[0]) == EXACT_INTEGERS[1]
+    reference = run(wide_float, tiles(32, 99))
+    error = np.abs(run(narrow, tiles(32, 99)) - reference).mean()
+    assert 0 < error < 0.25 * reference.std(axis=0).mean()
+    assert not np.array_equal(run(narrow, batch), run(full, batch))
+
+
+def largest(data: bytes) -> int:
+    """Return the largest magnitude of an int8 weight in a file."""
+    stored = onnx.load_from_string(data).graph.initializer
+    found = [t for t in stored if t.data_type == onnx.TensorProto.INT8]
+    return max(int(np.abs(onnx.numpy_helper.to_array(t).astype(int)).max()) for t in found)
 
 
 def test_the_runtime_fuses_the_layers_to_integer_kernels(

@@ -51,7 +51,8 @@ CPU_FLAGS = (
 EXACT_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 SATURATES = (
     "int8: this processor has no VNNI, and onnxruntime's faster kernels cut sums off there. lydite "
-    'never uses them; a program of your own sets the session option "{}" to "{}".'
+    "uses them for files with `weight_bits: 7` alone, where nothing is to be cut off; for others a "
+    'program of your own sets the session option "{}" to "{}".'
 )
 
 

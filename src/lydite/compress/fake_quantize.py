@@ -23,11 +23,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, fx, nn
 
+from lydite.card import FULL_BITS, WeightBits
 from lydite.compress.trace import Made, align, drops, module_of, norm_of, program_of
 from lydite.errors import ConfigError
-from lydite.export.quantized import Ranges
+from lydite.export.quantized import LARGEST, Ranges
 from lydite.export.rounding import Rounding
-from lydite.export.weights_only import INT8_MAX
 from lydite.models.contract import Network
 
 UINT8_MAX = 255
@@ -58,6 +58,7 @@ class FakeQuantized(Network):
         rounding: where the QDQ file of `data` rounds.
         ranges: calibrated (low, high) that `rounding` follows from, to begin with.
         observe: images after which the ranges stay as they are.
+        weight_bits: how many bits of its weights the QDQ file uses.
 
     Raises:
         ConfigError: the file cannot be followed operation by operation.
@@ -68,7 +69,13 @@ class FakeQuantized(Network):
     images_seen: Tensor
 
     def __init__(
-        self, network: Network, data: bytes, rounding: Rounding, ranges: Ranges, observe: int = 0
+        self,
+        network: Network,
+        data: bytes,
+        rounding: Rounding,
+        ranges: Ranges,
+        observe: int = 0,
+        weight_bits: WeightBits = FULL_BITS,
     ) -> None:
         super().__init__()
         self.family = network.family
@@ -84,7 +91,7 @@ class FakeQuantized(Network):
         self.register_buffer("low", limits[0].clone())
         self.register_buffer("high", limits[1].clone())
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
-        self.observe = observe
+        self.observe, self.largest = observe, LARGEST[weight_bits]
         self.places = self._places(made)
         inputs = {name: self.owners.index(owner) for name, owner in rounding.layers.items()}
         #: layers that multiply integers, and the number of the range of their input
@@ -167,11 +174,10 @@ class _Run(fx.Interpreter):
             assert isinstance(module, nn.Conv2d | nn.Linear)
             x, (weight, bias) = args[0], folded(module, _norm_behind(n, self.owner))
         if n.name in self.owner.layers:
-            scale = int8_scales(weight)
+            most = self.owner.largest
+            scale = int8_scales(weight, most)
             zeros = torch.zeros_like(scale, dtype=torch.int32)
-            weight = torch.fake_quantize_per_channel_affine(
-                weight, scale, zeros, 0, -INT8_MAX, INT8_MAX
-            )
+            weight = torch.fake_quantize_per_channel_affine(weight, scale, zeros, 0, -most, most)
             if bias is not None:
                 bias = rounded(bias, scale * self.scales[self.owner.layers[n.name]])
         if isinstance(module, nn.Conv2d):
@@ -219,9 +225,14 @@ def uint8_grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return scale.float(), zero.to(torch.int32)
 
 
-def int8_scales(weight: Tensor) -> Tensor:
-    """Return the symmetric int8 scale of every output channel, (C,), for (C, ...) weights."""
-    most = weight.detach().abs().flatten(1).amax(1).double() / INT8_MAX
+def int8_scales(weight: Tensor, largest: int) -> Tensor:
+    """Return the symmetric int8 scale of every output channel, (C,).
+
+    Args:
+        weight: (C, ...).
+        largest: magnitude that the largest weight of a channel becomes.
+    """
+    most = weight.detach().abs().flatten(1).amax(1).double() / largest
     return torch.where(most < torch.finfo(torch.float32).tiny, torch.ones_like(most), most).float()
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from lydite.card import Quantization, ScoreMeaning
+from lydite.card import FULL_BITS, Quantization, ScoreMeaning, WeightBits
 from lydite.compress.fake_quantize import FakeQuantized
 from lydite.compress.quantize import shape_ranges
 from lydite.compress.trace import program_of
@@ -54,6 +54,7 @@ class Qat(Step, FromLabels):
         images: how many training images to calibrate the first ranges on, half of each class.
         method: how the first ranges follow from the measured values, see `calibrate`.
         float_input: the first learned layer stays float32, see `quantize`.
+        weight_bits: 7 rounds weights half as finely, see `quantize`.
         observe: share of the training in which ranges follow the activations (moving average of
             each batch's extremes); they stay fixed for the rest. 0 keeps the calibrated ones.
         result: "int8", the file that training saw; or "float32": rounding was a regularizer alone,
@@ -63,7 +64,7 @@ class Qat(Step, FromLabels):
     kind: ClassVar[str] = "qat"
     version: ClassVar[int] = 2
 
-    quiet: ClassVar[frozenset[str]] = FromLabels.newer | {"result"}
+    quiet: ClassVar[frozenset[str]] = FromLabels.newer | {"result", "weight_bits"}
 
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 200
     lr: Annotated[float, Field(gt=0, le=10)] = 1e-4
@@ -71,6 +72,7 @@ class Qat(Step, FromLabels):
     images: Annotated[int, Field(ge=2, le=100_000)] = 64
     method: Method = "minmax"
     float_input: bool = True
+    weight_bits: WeightBits = FULL_BITS
     observe: Fraction = 0.5
     result: Literal["int8", "float32"] = "int8"
 
@@ -121,6 +123,7 @@ class Qat(Step, FromLabels):
             ranges=fitted.network.ranges(),
             calibration=chosen.digest,
             n=len(chosen),
+            weight_bits=self.weight_bits,
         )
         network = copy.deepcopy(parent.network)
         state = fitted.network.state_dict()
@@ -143,10 +146,12 @@ class Qat(Step, FromLabels):
         what = f"{self.kind} calibration"
         batches = calibration_tiles(chosen, parent.card.preprocess, context, what)
         ranges = calibrate(data, batches, self.method, float_input=self.float_input)
-        file = quantize_static(data, ranges)
+        file = quantize_static(data, ranges, self.weight_bits)
         # every process of a team counts its own images
         observe = round(self.observe * self.pushed_images / Team.current().world)
-        network = FakeQuantized(parent.network, data, rounding_of(file), ranges, observe)
+        network = FakeQuantized(
+            parent.network, data, rounding_of(file), ranges, observe, self.weight_bits
+        )
         require_mirrored(network, parent, file, tiles)
         return network
 

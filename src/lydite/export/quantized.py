@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from lydite.card import Quantization
+from lydite.card import FULL_BITS, Quantization, WeightBits
 from lydite.errors import CardError
 from lydite.export.onnx import CONSTANT, quiet, serialize
-from lydite.export.weights_only import store_weights
+from lydite.export.weights_only import INT8_MAX, store_weights
 from lydite.models.contract import ADAPTERS_NAME
+from lydite.session import NARROW
 
 #: what "static-int8" may run in integers; other operators stay float between DQ and Q
 STATIC_OPS = (
@@ -29,6 +30,9 @@ STATIC_OPS = (
 )
 LINEAR_OPS = ("Gemm", "MatMul")
 LAYER_OPS = ("Conv", *LINEAR_OPS)
+
+#: largest magnitude of a weight of "static-int8", by how many bits it uses
+LARGEST: dict[WeightBits, int] = {8: INT8_MAX, 7: 64}
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -44,7 +48,7 @@ def apply_quantization(data: bytes, quantization: Quantization) -> bytes:
     if quantization.scheme == "linear-int8":
         return quantize_linear(data)
     if quantization.scheme == "static-int8":
-        return quantize_static(data, quantization.ranges)
+        return quantize_static(data, quantization.ranges, quantization.weight_bits)
     return store_weights(data, quantization.scheme)
 
 
@@ -76,10 +80,10 @@ def quantize_linear(data: bytes) -> bytes:
         )
         quantizer.quantize_model()
     quantizer.model.topological_sort()
-    return _finish(quantizer.model.model)
+    return _finish(quantizer.model.model, {})
 
 
-def quantize_static(data: bytes, ranges: Ranges) -> bytes:
+def quantize_static(data: bytes, ranges: Ranges, weight_bits: WeightBits = FULL_BITS) -> bytes:
     """Return the file with every layer in integers whose inputs and outputs have a range.
 
     The logits themselves stay float32: 256 steps would tie scores that differ.
@@ -87,6 +91,8 @@ def quantize_static(data: bytes, ranges: Ranges) -> bytes:
     Args:
         data: float32 file of `to_onnx`.
         ranges: calibrated (low, high) of inner tensors, by name; see `ranged_tensors`.
+        weight_bits: 7 leaves the largest weights out, see `lydite.card.Quantization`; the file then
+            says so in its metadata, which sessions look for.
 
     Raises:
         CardError: a range names no tensor of this graph, is empty, or no layer is covered.
@@ -104,7 +110,7 @@ def quantize_static(data: bytes, ranges: Ranges) -> bytes:
         quantizer = QDQQuantizer(
             model,
             per_channel=True,
-            reduce_range=False,
+            reduce_range=weight_bits != FULL_BITS,
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QUInt8,
             tensors_range=TensorsData(CalibrationMethod.MinMax, limits),
@@ -117,7 +123,7 @@ def quantize_static(data: bytes, ranges: Ranges) -> bytes:
     quantizer.model.topological_sort()
     result = quantizer.model.model
     _free_outputs_(result.graph)
-    return _finish(result)
+    return _finish(result, {} if weight_bits == FULL_BITS else {NARROW: str(weight_bits)})
 
 
 def ranged_tensors(data: bytes, *, float_input: bool = True) -> list[str]:
@@ -244,9 +250,9 @@ def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     return inferred
 
 
-def _finish(model: Any) -> bytes:
-    """Return the bytes of a quantized model, checked and without notes."""
-    del model.metadata_props[:]
+def _finish(model: Any, notes: dict[str, str]) -> bytes:
+    """Return the bytes of a quantized model, checked and without any other notes."""
+    onnx.helper.set_model_props(model, notes)
     del model.graph.value_info[:]
     onnx.checker.check_model(model, full_check=True)
     return serialize(model)
