@@ -132,6 +132,7 @@ def test_what_is_behind_a_finished_step_is_not_planned(
     # a damaged end is not one: what leads to it is done again
     weights = cache.path(made.steps[1].key) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
+    assert planned() == {"train": False, "quantize": False}
     again = execute(study.runs()[0], learning, cache, Options())
     assert [step.cached for step in again.steps] == [False, False]
     assert again.detector.card.key == made.detector.card.key

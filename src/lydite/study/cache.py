@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from lydite.card import CARD_NAME
+from lydite.card import CARD_NAME, load_card
 from lydite.detector import Detector
 from lydite.errors import CardError, FileError
 
@@ -30,15 +30,18 @@ class Cache:
         return self.folder / f"{key[:16]}.unfinished"
 
     def has(self, key: str) -> bool:
-        """Tell whether a step is finished."""
-        return (self.path(key) / CARD_NAME).is_file()
+        """Tell whether a step is finished, and its detector undamaged as far as digests tell."""
+        try:
+            return load_card(self.path(key)).key == key
+        except (CardError, FileError):
+            return False
 
     def load(self, key: str) -> Detector | None:
         """Return a finished step's detector; None where there is none or it was damaged.
 
         A damaged entry is removed, so that the step is simply done again.
         """
-        if not self.has(key):
+        if not (self.path(key) / CARD_NAME).is_file():
             return None
         try:
             detector = Detector.load(self.path(key))
