@@ -104,8 +104,8 @@ class Quantization(Frozen):
         calibration: digest of the images that the ranges were measured on.
         n: how many images.
         weight_bits: of the int8 weights of "static-int8", how many are used. With 7 (-64 to 64) two
-            products with uint8 fit in 16 bits, so that sums are exact on every processor at full
-            speed; see `lydite.session.session_options`.
+            products with uint8 fit in 16 bits, so that sums are exact on every processor, with its
+            faster kernels too; see `lydite.session.session_options`.
     """
 
     scheme: Literal["linear-int8", "static-int8", "weight-int8", "float16", "bfloat16"]

@@ -49,8 +49,8 @@ class Quantize(Step):
         method: how ranges follow from the measured values, see `calibrate`.
         float_input: the first learned layer stays float32. What tells generated images apart are
             differences of a single gray level there, and eight bits round them away.
-        weight_bits: 7 makes int8 exact and fast on processors without VNNI too, for weights rounded
-            half as finely ("static-int8" only; `lydite doctor` tells of such processors).
+        weight_bits: 7 makes int8 exact with the faster kernels of processors without VNNI too, for
+            weights rounded half as finely ("static-int8" only; `lydite doctor` tells of them).
     """
 
     kind: ClassVar[str] = "quantize"

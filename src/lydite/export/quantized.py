@@ -91,7 +91,7 @@ def quantize_static(data: bytes, ranges: Ranges, weight_bits: WeightBits = FULL_
     Args:
         data: float32 file of `to_onnx`.
         ranges: calibrated (low, high) of inner tensors, by name; see `ranged_tensors`.
-        weight_bits: 7 leaves the largest weights out, see `lydite.card.Quantization`; the file then
+        weight_bits: 7 scales weights to -64..64, see `lydite.card.Quantization`; the file then
             says so in its metadata, which sessions look for.
 
     Raises:
