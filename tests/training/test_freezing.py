@@ -41,6 +41,28 @@ def test_a_norm_without_parameters_rests() -> None:
     assert not net[1].training
 
 
+def test_frozen_norms_rest_although_they_learn() -> None:
+    net = network()
+    freeze = Freeze(net, None, norms=True)
+    net.train()
+    freeze.rest_()
+    assert [m.training for m in net] == [True, False, True, True]
+    before = net[1].running_mean.clone()
+    net(torch.randn(2, 3, 4, 4)).square().sum().backward()
+    assert torch.equal(net[1].running_mean, before)
+    assert len(freeze.learning) == 6
+    assert all(p.grad is not None for p in freeze.learning)
+
+
+def test_frozen_norms_rest_beside_frozen_layers() -> None:
+    net = network()
+    freeze = Freeze(net, {"1.weight", "2.weight"}, norms=True)
+    net.train()
+    freeze.rest_()
+    assert not net[1].training
+    assert len(freeze.learning) == 2
+
+
 def test_undoing_restores_what_learned_before() -> None:
     net = network()
     net[0].bias.requires_grad_(False)

@@ -7,14 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 
 from helpers.transfer import Killed, changed, context, trained
 from lydite.card import Architecture
+from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
+from lydite.data.preprocess import normalize
 from lydite.detector import Detector
 from lydite.edits import MaskWeights
 from lydite.errors import ConfigError
+from lydite.export.parity import network_logits
 from lydite.recipe import Stage, parse_step
+from lydite.training.batches import Batches
 from lydite.transfer.finetune import Finetune
 
 TINY = Architecture(network="lydite-small", input_size=64, config={"widths": [4, 8]})
@@ -55,6 +60,43 @@ def test_norms_learn_with_their_statistics(tiny_manifest: Manifest, tmp_path: Pa
     start = trained(PAPER)
     made = Finetune(**LEARN, layers="norms").run(start, context(tiny_manifest, tmp_path))
     assert changed(start, made) == {n for n in start.network.state_dict() if ".bn" in n}
+
+
+@pytest.mark.parametrize("layers", ["all", {"last": 1}])
+@pytest.mark.parametrize("average", [{}, {"ema": 0.5}, {"swa": 0.5}])
+def test_frozen_norms_learn_and_keep_their_statistics(
+    tiny_manifest: Manifest, tmp_path: Path, layers: Any, average: dict[str, float]
+) -> None:
+    start = trained(TINY)
+    options = {**LEARN, "layers": layers, **average}
+    moving = Finetune.model_validate(options)
+    step = Finetune.model_validate({**options, "frozen_norms": True})
+    free = changed(start, moving.run(start, context(tiny_manifest, tmp_path / "free")))
+    kept = changed(start, step.run(start, context(tiny_manifest, tmp_path / "kept")))
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    assert kept == {name for name in free if not name.endswith(statistics)} < free
+
+
+@pytest.mark.parametrize("batch", [2, 8])
+def test_frozen_norms_learn_from_what_prediction_computes(
+    tiny_manifest: Manifest, tmp_path: Path, batch: int
+) -> None:
+    start = trained(TINY)
+    step = Finetune(steps=1, batch=batch, frozen_norms=True)
+    where = context(tiny_manifest, tmp_path)
+    made = step.run(start, where)
+    batches = Batches(where.train, start.card.preprocess, step, where.seed, ImageStore())
+    loaded = batches.fetch(range(batch))
+    tiles = normalize(loaded.crops, start.card.preprocess)
+    logits = torch.from_numpy(network_logits(start, [tiles]))
+    loss = F.cross_entropy(logits, torch.from_numpy(loaded.targets))
+    assert made.card.training["loss"] == pytest.approx(float(loss), rel=1e-4)
+
+
+def test_unused_frozen_norms_leave_the_key_of_older_recipes() -> None:
+    assert "frozen_norms" not in Finetune().spec()["finetune"]
+    spec = Finetune(frozen_norms=True).spec()
+    assert parse_step(spec).spec() == spec
 
 
 def test_all_layers_learn_by_default(tiny_manifest: Manifest, tmp_path: Path) -> None:

@@ -17,13 +17,19 @@ class Freeze:
     Args:
         network: changed in place, until `undo_`.
         trainable: names of the parameters that learn; None: all, as they come.
+        norms: every norm keeps its running statistics and goes by them, even where its scale and
+            shift learn.
     """
 
-    def __init__(self, network: nn.Module, trainable: Collection[str] | None) -> None:
+    def __init__(
+        self, network: nn.Module, trainable: Collection[str] | None, *, norms: bool = False
+    ) -> None:
         named = dict(network.named_parameters())
         self.learning = list(named.values())
         self._resting: list[nn.Module] = []
         self._stopped: list[nn.Parameter] = []
+        if norms:
+            self._resting = [m for m in network.modules() if isinstance(m, _NormBase)]
         if trainable is None:
             return
         assert set(trainable) <= named.keys(), "names of other parameters"
@@ -35,7 +41,9 @@ class Freeze:
                 self._stopped.append(parameter)
         for module in network.modules():
             own = module.parameters(recurse=False)
-            if isinstance(module, _NormBase) and not any(p.requires_grad for p in own):
+            if norms or not isinstance(module, _NormBase):
+                continue
+            if not any(p.requires_grad for p in own):
                 self._resting.append(module)
 
     @property

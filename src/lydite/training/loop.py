@@ -64,6 +64,7 @@ def fit(
     companions: tuple[nn.Module, ...] = (),
     batches: Batches | None = None,
     trainable: Collection[str] | None = None,
+    frozen_norms: bool = False,
     paired: bool = False,
     groups: GroupWeights | None = None,
 ) -> Fitted[Module]:
@@ -80,6 +81,7 @@ def fit(
         companions: further networks that the objective calls (a teacher); moved to the device.
         batches: where images come from; the training split unless given.
         trainable: names of the parameters that learn (see `Freeze`); None: all of them.
+        frozen_norms: norms go by their running statistics, and keep them.
         paired: the network sees each crop and its undegraded copy in one pass; the objective takes
             {"degraded": logits, "clean": logits}.
         groups: told about every batch, and kept in checkpoints; the objective calls it.
@@ -98,7 +100,7 @@ def fit(
     preprocess = detector.card.preprocess
     if batches is None:
         batches = Batches(context.train, preprocess, settings, context.seed, ImageStore())
-    freeze = Freeze(network, trainable)
+    freeze = Freeze(network, trainable, norms=frozen_norms)
     run = _Run(fabric, network, objective, settings, context, batches, masks, companions, freeze)
     run.paired = paired
     run.follow_(groups)

@@ -20,6 +20,7 @@ def fit_labels(
     *,
     what: str,
     trainable: Collection[str] | None = None,
+    frozen_norms: bool = False,
 ) -> Fitted[Module]:
     """Train a copy of `network` on the labels, as `fit` does, with every switch of `FromLabels`."""
     lesson = settings.lesson(context.train, detector.card.preprocess, context.seed)
@@ -32,6 +33,7 @@ def fit_labels(
         what=what,
         batches=lesson.batches,
         trainable=trainable,
+        frozen_norms=frozen_norms,
         paired=lesson.paired,
         groups=lesson.groups,
     )

@@ -27,15 +27,20 @@ class Finetune(Step, FromLabels):
             and running statistics of every norm); {first: 2} (two stages from the input side) or
             {last: 2} (two stages before the head, and the head). The others keep every bit,
             running statistics included.
+        frozen_norms: norms go by their running statistics as in prediction, and keep them; their
+            scale and shift learn where they do without. For the last steps of a network that is
+            far along, or for batches too small to measure: with statistics of each batch it learns
+            for other inputs than it meets later (Wu & Johnson 2021, arXiv 2105.07576).
     """
 
     kind: ClassVar[str] = "finetune"
-    quiet: ClassVar[frozenset[str]] = FromLabels.newer | {"layers"}
+    quiet: ClassVar[frozenset[str]] = FromLabels.newer | {"layers", "frozen_norms"}
 
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 300
     lr: Annotated[float, Field(gt=0, le=10)] = 3e-4
     warmup: Fraction = 0.05
     layers: Layers = "all"
+    frozen_norms: bool = False
 
     def check(self, stage: Stage) -> None:
         """Refuse an untrained network."""
@@ -60,5 +65,13 @@ class Finetune(Step, FromLabels):
             ConfigError: the network has no such layers.
         """
         some = None if self.layers == "all" else parameters_of(parent.network, self.layers)
-        fitted = fit_labels(parent.network, self, parent, context, what=self.kind, trainable=some)
+        fitted = fit_labels(
+            parent.network,
+            self,
+            parent,
+            context,
+            what=self.kind,
+            trainable=some,
+            frozen_norms=self.frozen_norms,
+        )
         return parent.evolve(network=fitted.network, training=fitted.report)
