@@ -14,7 +14,8 @@ import torch
 
 from lydite.card import Architecture
 from lydite.detector import Detector
-from lydite.export.onnx import INPUT_NAME, OPSET, OUTPUT_NAME, export, to_onnx
+from lydite.export.onnx import export, to_onnx
+from lydite.export.translate import INPUT_NAME, OPSET, OUTPUT_NAME
 from lydite.models import NETWORKS, Network, build
 
 TINY = Architecture(network="lydite-small", input_size=64, config={"widths": [4, 8]})

@@ -20,7 +20,7 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lydite.errors import ConfigError
-from lydite.export.onnx import INPUT_NAME
+from lydite.export.translate import INPUT_NAME
 from lydite.models.contract import Network
 
 #: what a module or function becomes in the file; one of these, or nothing where the tuple is empty

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lydite.errors import DataError
-from lydite.export.onnx import INPUT_NAME, quiet
+from lydite.export.onnx import quiet
 from lydite.export.quantized import STATIC_OPS, Ranges, ranged_tensors
+from lydite.export.translate import INPUT_NAME
 
 Float32 = NDArray[np.float32]
 Method = Literal["minmax", "percentile"]

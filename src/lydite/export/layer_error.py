@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from lydite.card import Quantization
 from lydite.export.inspection import inspect_quantized, integer_kernels
-from lydite.export.onnx import CONSTANT, INPUT_NAME
+from lydite.export.onnx import CONSTANT
 from lydite.export.quantized import LAYER_OPS, ranged_tensors
+from lydite.export.translate import INPUT_NAME
 
 Float32 = NDArray[np.float32]
 

@@ -19,6 +19,7 @@ import torch
 
 from lydite import __version__
 from lydite.errors import MissingExtraError
+from lydite.export.translate import INPUT_NAME, OUTPUT_NAME, translate
 from lydite.models.contract import ADAPTERS_NAME
 
 try:
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
 
     from lydite.detector import Detector
 
-#: version of the standard operators; onnxruntime 1.22 and onnxruntime-web both run it
-OPSET = 18
-INPUT_NAME = "image"
-OUTPUT_NAME = "logits"
 #: how the names of tensors begin that are in the file but not among the network's weights
 CONSTANT = "constant_"
 
@@ -71,21 +68,8 @@ def to_onnx(network: nn.Module, size: int) -> bytes:
         Bytes of the model: input "image" (batch, 3, S, S), output "logits" (batch, 2). Equal
         weights give equal bytes.
     """
-    example = torch.zeros(2, 3, size, size)
-    with _evaluating(network), quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            network,
-            (example,),
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            external_data=False,
-            input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
-            opset_version=OPSET,
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
+    with _evaluating(network), quiet():
+        model = translate(network, torch.zeros(2, 3, size, size))
     scopes = [_adapter_of(node) for node in model.graph.node]
     _strip_(model)
     _rename_(model.graph, set(network.state_dict()), scopes)

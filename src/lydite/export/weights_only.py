@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from lydite.errors import CardError, ConfigError
-from lydite.export.onnx import CONSTANT, OPSET, serialize
+from lydite.export.onnx import CONSTANT, serialize
+from lydite.export.translate import OPSET
 
 WeightScheme = Literal["weight-int8", "float16", "bfloat16"]
 HALF_TYPES = {
