@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lydite.detector import Detector
 from lydite.edits import MaskWeights
 from lydite.errors import ConfigError
 from lydite.export.parity import network_logits
+from lydite.models import Network
 from lydite.recipe import Stage, parse_step
 from lydite.training.batches import Batches
 from lydite.transfer.finetune import Finetune
@@ -91,6 +93,23 @@ def test_frozen_norms_learn_from_what_prediction_computes(
     logits = torch.from_numpy(network_logits(start, [tiles]))
     loss = F.cross_entropy(logits, torch.from_numpy(loaded.targets))
     assert made.card.training["loss"] == pytest.approx(float(loss), rel=1e-4)
+
+
+def test_norms_cannot_be_frozen_where_none_has_statistics() -> None:
+    start = trained(TINY)
+    bare = start.evolve(network=without_norms(start.network))
+    Finetune(frozen_norms=True).outline(start)
+    with pytest.raises(ConfigError, match="no norms with running statistics"):
+        Finetune(frozen_norms=True).outline(bare)
+
+
+def without_norms(network: Network) -> Network:
+    bare = copy.deepcopy(network)
+    for module in list(bare.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, torch.nn.BatchNorm2d):
+                setattr(module, name, torch.nn.Identity())
+    return bare
 
 
 def test_unused_frozen_norms_leave_the_key_of_older_recipes() -> None:

@@ -48,7 +48,13 @@ def translate(network: nn.Module, example: torch.Tensor) -> onnx.ModelProto:
     shapes = ({0: torch.export.Dim("batch", min=1)},)
     with torch.no_grad():
         try:
-            program = torch.export.export(network, (example,), dynamic_shapes=shapes, strict=False)
+            program = torch.export.export(
+                network,
+                (example,),
+                dynamic_shapes=shapes,
+                strict=False,
+                prefer_deferred_runtime_asserts_over_guards=True,  # as the exporter does
+            )
             structure = structure_of(program)
         except Exception:  # the exporter has further ways to capture a network
             return _exporter(network, (example,), dynamic_shapes=shapes).model_proto

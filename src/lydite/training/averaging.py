@@ -78,6 +78,8 @@ def renew_norms_(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """
     norms = [m for m in network.modules() if isinstance(m, _NormBase) and m.training]
     norms = [norm for norm in norms if norm.track_running_stats]
+    if not norms:
+        return
     before = [({k: v.clone() for k, v in n.named_buffers()}, n.momentum) for n in norms]
     for norm in norms:
         norm.reset_running_stats()

@@ -52,7 +52,7 @@ class Freeze:
         return sum(parameter.numel() for parameter in self.learning)
 
     def rest_(self) -> None:
-        """Put the norms that do not learn into evaluation mode, in place."""
+        """Put the norms that keep their statistics into evaluation mode, in place."""
         for module in self._resting:
             module.eval()
 
@@ -60,3 +60,8 @@ class Freeze:
         """Let everything learn again that did before, in place."""
         for parameter in self._stopped:
             parameter.requires_grad_(True)
+
+
+def has_statistics(network: nn.Module) -> bool:
+    """Return whether a norm of the network keeps running statistics."""
+    return any(isinstance(m, _NormBase) and m.track_running_stats for m in network.modules())

@@ -12,7 +12,9 @@ from pydantic import Field
 
 from lydite.config import Fraction
 from lydite.detector import Detector
+from lydite.errors import ConfigError
 from lydite.recipe import STEPS, Context, Stage, Step
+from lydite.training.freezing import has_statistics
 from lydite.training.labels import FromLabels
 from lydite.training.train import fit_labels, require_trained
 from lydite.transfer.layers import Layers, parameters_of
@@ -27,10 +29,11 @@ class Finetune(Step, FromLabels):
             and running statistics of every norm); {first: 2} (two stages from the input side) or
             {last: 2} (two stages before the head, and the head). The others keep every bit,
             running statistics included.
-        frozen_norms: norms go by their running statistics as in prediction, and keep them; their
-            scale and shift learn where they do without. For the last steps of a network that is
-            far along, or for batches too small to measure: with statistics of each batch it learns
-            for other inputs than it meets later (Wu & Johnson 2021, arXiv 2105.07576).
+        frozen_norms: batch norms go by their running statistics as in prediction, and keep them;
+            their scale and shift learn where they do without. For the last steps of a network that
+            is far along, or for batches too small to measure: with statistics of each batch it
+            learns for other inputs than it meets later (Wu & Johnson 2021, arXiv 2105.07576). Not
+            right behind a step that changes the network, whose statistics are of what was before.
     """
 
     kind: ClassVar[str] = "finetune"
@@ -52,10 +55,15 @@ class Finetune(Step, FromLabels):
         """Return the detector as it is, if it has the layers and can learn from such crops.
 
         Raises:
-            ConfigError: it has not, or cannot.
+            ConfigError: it has not, or cannot, or has no batch norms to freeze.
         """
         self.require_lesson(detector)
         parameters_of(detector.network, self.layers)
+        if self.frozen_norms and not has_statistics(detector.network):
+            raise ConfigError(
+                f"{detector.card.architecture.network} has no norms with running statistics; take "
+                "`frozen_norms` out."
+            )
         return detector
 
     def run(self, parent: Detector, context: Context) -> Detector:
