@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,11 @@ def test_degradations_are_scored_kept_and_counted(
     text = capsys.readouterr().out
     header = next(line for line in text.splitlines() if line.startswith("degraded"))
     assert header.split("  ")[-1].strip() == "flipped"
+    assert re.search(r"false alarms\s+fakes found\s+flipped$", header.rstrip())
+    # nothing changes where nothing is cut off
+    assert len(
+        [x for x in text.splitlines() if x.startswith("crop-1 ") and x.count("(+0.000)") == 2]
+    )
     rows = [line.split() for line in text.splitlines() if line.startswith("crop-1 ")]
     assert [row[1:3] for row in rows] == [["seen", "8"], ["unseen-mean", "8"]]
     assert "resize-0.75: could not be scored: 16 too-small." in text

@@ -62,10 +62,16 @@ def test_losses_by_hand() -> None:
         assert of(figures, "auc", **where).value == 0.75  # one of four pairs is in wrong order
         assert of(figures, "auc_gain", **where).value == -0.25
         assert of(figures, "flipped", **where).value == 0.5
+        assert of(figures, "false_alarm_rate", **where).value == 0.5  # one of two photographs
+        assert of(figures, "false_alarm_gain", **where).value == 0.5
+        assert of(figures, "recall", **where).value == 0.5
+        assert of(figures, "recall_gain", **where).value == -0.5
     for where in ({"group": "unseen-mean"}, {"domain": "b"}):
         assert of(figures, "accuracy", **where).value == 1
         assert of(figures, "accuracy_gain", **where).value == 0.25
         assert of(figures, "auc_gain", **where).value == 0.125  # a tie is half a pair
+        assert of(figures, "false_alarm_gain", **where).value == -0.5
+        assert of(figures, "recall_gain", **where).value == 0
     assert {f.n for f in figures} == {4}
     assert degradations_of(figures) == ["jpeg-75"]
 
@@ -89,7 +95,7 @@ def test_figures_of_the_degraded_images_are_those_of_summarize() -> None:
     expected = summarize(alone, PLAIN, roles=Roles(["a"], ["b"]), n_boot=50)
     compared = 0
     for figure in expected:
-        wanted = ("accuracy", "balanced_accuracy", "auc", "unreadable")
+        wanted = ("accuracy", "balanced_accuracy", "auc", "recall", "unreadable")
         if "generator" in figure.slice or figure.metric not in wanted:
             continue
         where = {k: v for k, v in figure.slice.items() if k != "split"}
@@ -99,7 +105,7 @@ def test_figures_of_the_degraded_images_are_those_of_summarize() -> None:
             assert (same.low, same.high) == pytest.approx((figure.low, figure.high))
         assert same.n == figure.n
         compared += 1
-    assert compared == 4 * 6  # metrics by slices
+    assert compared == 5 * 6  # metrics by slices
     assert not [f for f in expected if "degradation" in f.slice]
 
 
@@ -126,7 +132,7 @@ def test_fakes_of_a_held_out_generator_are_unseen_as_they_are_in_clean_figures()
     expected, found = figures()
     sizes = {}
     for figure in expected:
-        wanted = ("accuracy", "balanced_accuracy", "auc", "unreadable")
+        wanted = ("accuracy", "balanced_accuracy", "auc", "recall", "unreadable")
         if "group" in figure.slice and figure.metric in wanted:
             same = of(found, figure.metric, group=figure.slice["group"])
             assert same.value == pytest.approx(figure.value)

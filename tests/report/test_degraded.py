@@ -86,7 +86,7 @@ def test_the_page_shows_every_loss_and_keeps_its_other_tables(lines: list[Line])
     assert [(row.line.name, row.degradation) for row in rows] == [
         ("BL", "jpeg-75"), ("BL", "blur-1"), ("ours-small", "jpeg-75"), ("ours-small", "blur-1"),
     ]  # fmt: skip
-    assert len(panels_of(lines)) == 2
+    assert len(panels_of(lines)) == 3
     for row in rows:
         gain = row.cells[0].gain
         assert gain is not None
@@ -138,6 +138,26 @@ def test_the_quoted_table_cell_by_cell(results: list[Result]) -> None:
         "| BL | 90.0 | -4.0 ± 1.4 |",
         "| CQ | 90.0 | +0.0 [-1.0, +2.0] |",
     ]
+
+
+def test_false_alarms_are_told_against_those_on_clean_images(results: list[Result]) -> None:
+    """No figure tells them of clean images: they follow from what changed."""
+    figures = [
+        figure("false_alarm_rate", 0.25, degradation="blur-1"),
+        figure("false_alarm_gain", 0.125, degradation="blur-1", against="clean"),
+    ]
+    lines = lines_of([results[0].model_copy(update={"figures": tuple(figures)})])
+    assert degraded_table(lines).splitlines() == [
+        "Photographs called fake, seen domains, %, and the change in points:",
+        "",
+        "|  | clean | blur-1 |",
+        "| --- | ---: | ---: |",
+        "| BL | 12.5 | +12.5 [+11.5, +14.5] |",
+    ]
+    assert "var(--bad," in (degraded_map(lines) or "")  # more of them is a loss
+    fewer = [figures[0], figures[1].model_copy(update={"value": -0.125, "low": None, "high": None})]
+    lines = lines_of([results[0].model_copy(update={"figures": tuple(fewer)})])
+    assert "var(--bad," not in (degraded_map(lines) or "var(--bad,")
 
 
 def _script() -> ModuleType:

@@ -7,7 +7,9 @@ generators held out of learned ones.
 | metric | what |
 |---|---|
 | accuracy, balanced_accuracy, auc | of the degraded images |
-| accuracy_gain, auc_gain | that minus the same of the clean images; below 0 is a loss |
+| false_alarm_rate, recall | share of photographs, and of fakes, that are called fake then |
+| accuracy_gain, auc_gain, recall_gain | that minus the same of clean images; below 0 is a loss |
+| false_alarm_gain | likewise; above 0 is a loss |
 | flipped | share of images on which the decision changed |
 | unreadable | how many degraded images have no score |
 
@@ -30,72 +32,21 @@ from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.errors import DataError
-from lydite.evaluate import kernels
-from lydite.evaluate.auc_gain import AUC_GAIN
-from lydite.evaluate.compare import FLIPPED, GAIN
+from lydite.evaluate.compare import FLIPPED
 from lydite.evaluate.degrade import NONE, named
+from lydite.evaluate.degraded_pairs import GAINS, METRICS, Pairs, columns_of, pairs_of
 from lydite.evaluate.intervals import N_BOOT, Interval, intervals, never_certain, strata_of
-from lydite.evaluate.kernels import Float64, Int64, Kernel
+from lydite.evaluate.kernels import Float64
 from lydite.evaluate.score import Runtime, rescale, score_detector
 from lydite.evaluate.summary import UNREADABLE
-from lydite.evaluate.unseen import Mask, Names, Roles, members, places
+from lydite.evaluate.unseen import Mask, Roles, members
 from lydite.recipe import Progress, silent
 
 #: figures of degraded images are filed under {DEGRADATION: name}
 DEGRADATION = "degradation"
 #: what degraded images are compared with: {"against": CLEAN}
 CLEAN = "clean"
-#: metrics of the degraded images, and the gain that each may be compared by
-_METRICS: dict[str, tuple[Kernel, str | None]] = {
-    "accuracy": (kernels.accuracy, GAIN),
-    "balanced_accuracy": (kernels.balanced_accuracy, None),
-    "auc": (kernels.auc, AUC_GAIN),
-}
-_AGAINST = (GAIN, AUC_GAIN, FLIPPED)
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Images that have a score both ways, all (N,).
-
-    Attributes:
-        z: of the degraded image.
-        p_fake: its probability.
-        clean_z: of the image as it is.
-        clean_p_fake: its probability.
-        targets: 1 for fake.
-        domain: where the image is from.
-        place: the same, held-out fakes apart.
-        group: what it must be drawn together with.
-    """
-
-    z: Float64
-    p_fake: Float64
-    clean_z: Float64
-    clean_p_fake: Float64
-    targets: Int64
-    domain: Names
-    place: Names
-    group: Names
-
-    def take(self, keep: NDArray[np.bool_] | NDArray[np.intp]) -> Pairs:
-        """Return some of the pairs."""
-        return Pairs(**{name: values[keep] for name, values in vars(self).items()})
-
-    def measure(self, weights: Float64) -> dict[str, Float64]:
-        """Return every metric for weights (B, N): (B,) each."""
-        found = {}
-        for name, (kernel, gain) in _METRICS.items():
-            ranked = name in kernels.RANKED
-            value = kernel(self.z if ranked else self.p_fake, self.targets, weights)
-            found[name] = value
-            if gain is not None:
-                before = self.clean_z if ranked else self.clean_p_fake
-                found[gain] = value - kernel(before, self.targets, weights)
-        half = kernels.DECISION
-        differ = ((self.p_fake > half) != (self.clean_p_fake > half)).astype(np.float64)
-        found[FLIPPED] = kernels.ratio(weights @ differ, weights.sum(axis=1))
-        return found
+_AGAINST = (*GAINS, FLIPPED)
 
 
 def score_degraded(
@@ -193,7 +144,7 @@ def summarize_degraded(
             raise DataError(f"Other images were scored after {name} than as they are.")
         failed = np.array(rows["z"].is_null().to_pylist(), dtype=bool)
         usable = ~failed & np.array(clean["z"].is_valid().to_pylist(), dtype=bool)
-        pairs = _pairs(rows, clean, roles).take(usable)
+        pairs = pairs_of(rows, clean, roles).take(usable)
         for each in _slices(rows, roles):
             found = _measure(pairs, each, usable, n_boot, seed)
             filed = each.where | {"split": split, DEGRADATION: name}
@@ -223,7 +174,7 @@ class _Slice:
 
 def _slices(rows: pa.Table, roles: Roles) -> list[_Slice]:
     """Return every slice that has images, and which they are."""
-    domain, generator, targets, held = _columns(rows, roles)
+    domain, generator, targets, held = columns_of(rows, roles)
     single: list[tuple[dict[str, str], Mask]] = [
         ({"domain": str(name)}, domain == name) for name in np.unique(domain)
     ]
@@ -241,34 +192,6 @@ def _slices(rows: pa.Table, roles: Roles) -> list[_Slice]:
     return found
 
 
-def _columns(rows: pa.Table, roles: Roles) -> tuple[Names, Names, Int64, Mask]:
-    """Return domain, generator, target, and whether it is a fake held out, all (N,)."""
-    domain, generator = (
-        np.array(rows[name].to_pylist(), dtype=np.str_) for name in ("domain", "generator")
-    )
-    targets = rows["target"].to_numpy().astype(np.int64)
-    return domain, generator, targets, roles.held(targets, generator)
-
-
-def _pairs(rows: pa.Table, clean: pa.Table, roles: Roles) -> Pairs:
-    """Return two tables of the same images, in the same order, as arrays."""
-
-    def numbers(table: pa.Table, name: str) -> Float64:
-        return np.asarray(table[name].to_numpy(), dtype=np.float64)
-
-    domain, generator, targets, held = _columns(rows, roles)
-    return Pairs(
-        numbers(rows, "z"),
-        numbers(rows, "p_fake"),
-        numbers(clean, "z"),
-        numbers(clean, "p_fake"),
-        targets,
-        domain,
-        np.array(places(domain, generator, held), dtype=np.str_),
-        np.array(rows["group"].to_pylist(), dtype=np.str_),
-    )
-
-
 def _measure(
     pairs: Pairs, part: _Slice, usable: Mask, n_boot: int, seed: int
 ) -> dict[str, Interval]:
@@ -278,7 +201,7 @@ def _measure(
     pairs = pairs.take(inside)
     if not all(mask.any() for mask in needed):
         # a unit without one usable image leaves the mean undefined, not flattered
-        names = [*_METRICS, *_AGAINST]
+        names = [*METRICS, *_AGAINST]
         return {name: Interval(None, None, None, pairs.z.size) for name in names}
     strata = strata_of(pairs.targets, (pairs.place if part.mean else pairs.domain).tolist())
     wanted = [mask[inside] for mask in masks]

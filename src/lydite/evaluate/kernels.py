@@ -61,6 +61,12 @@ def recall(p_fake: Float64, targets: Int64, weights: Float64) -> Float64:
     return ratio(tp, tp + fn)
 
 
+def false_alarm_rate(p_fake: Float64, targets: Int64, weights: Float64) -> Float64:
+    """Share of the reals that are called fake."""
+    _, fp, tn, _ = counts(p_fake, targets, weights)
+    return ratio(fp, fp + tn)
+
+
 def f1(p_fake: Float64, targets: Int64, weights: Float64) -> Float64:
     """Harmonic mean of precision and recall."""
     tp, fp, _, fn = counts(p_fake, targets, weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
@@ -13,15 +14,42 @@ from lydite.card import Figure
 from lydite.evaluate.auc_gain import AUC_GAIN
 from lydite.evaluate.compare import FLIPPED, GAIN
 from lydite.evaluate.degraded import CLEAN, DEGRADATION, degradations_of
+from lydite.evaluate.degraded_pairs import FALSE_ALARM_GAIN
+from lydite.evaluate.photographs import FALSE_ALARMS
 from lydite.evaluate.summary import UNREADABLE
 from lydite.report.svg import COLORS, draw
 from lydite.report.view import Line
 
-#: what is drawn, if it was measured: metric, its gain, the group, and what is written above
+
+class Panel(NamedTuple):
+    """What is drawn or told of degraded images, if it was measured.
+
+    Attributes:
+        metric: of the images after a degradation.
+        gain: the metric of what changed.
+        group: whose images.
+        title: what is written above.
+        better: the sign of a change for the better.
+    """
+
+    metric: str
+    gain: str
+    group: str
+    title: str
+    better: int = 1
+
+
 PANELS = (
-    ("accuracy", GAIN, "seen", "accuracy on seen domains, %"),
-    ("accuracy", GAIN, "source", "accuracy on what was learned before, %"),
-    ("auc", AUC_GAIN, "unseen-mean", "mean AUC over unseen domains, %"),
+    Panel("accuracy", GAIN, "seen", "accuracy on seen domains, %"),
+    Panel(
+        FALSE_ALARMS,
+        FALSE_ALARM_GAIN,
+        "seen",
+        "photographs called fake, seen domains, %",
+        better=-1,
+    ),
+    Panel("accuracy", GAIN, "source", "accuracy on what was learned before, %"),
+    Panel("auc", AUC_GAIN, "unseen-mean", "mean AUC over unseen domains, %"),
 )
 #: a change of this much has the strongest color
 _STRONGEST = 0.25
@@ -51,7 +79,7 @@ def degradations_in(lines: Sequence[Line]) -> list[str]:
     return degradations_of(figure for line in lines for figure in line.result.figures)
 
 
-def panels_of(lines: Sequence[Line]) -> list[tuple[str, str, str, str]]:
+def panels_of(lines: Sequence[Line]) -> list[Panel]:
     """Return the panels for which a detector was measured on degraded images."""
     names = degradations_in(lines)
     return [
@@ -106,24 +134,23 @@ def _paint(
     axes: Axes,
     lines: Sequence[Line],
     names: Sequence[str],
-    panel: tuple[str, str, str, str],
+    panel: Panel,
     *,
     head: bool,
 ) -> None:
     """Draw one panel; the first one names the columns."""
-    metric, _, group, title = panel
     axes.grid(visible=False)
     axes.set(xlim=(0, 1 + len(names)), ylim=(len(lines), 0))
-    axes.set_title(title, loc="left")
+    axes.set_title(panel.title, loc="left")
     for spine in axes.spines.values():
         spine.set_visible(False)
     for row, line in enumerate(lines):
-        _draw_cell(axes, 0, row, line.value(metric, group=group), 0.0)
+        _draw_cell(axes, 0, row, clean_value(line, panel, names), 0.0)
         for column, name in enumerate(names, start=1):
             cell = _cell(line, panel, name)
             gain = None if cell.gain is None else cell.gain.value
             value = None if cell.figure is None else cell.figure.value
-            _draw_cell(axes, column, row, value, gain)
+            _draw_cell(axes, column, row, value, panel.better * (gain or 0.0))
     axes.plot([1, 1], [0, len(lines)], color=COLORS["gold"], lw=1.6, clip_on=False)
     axes.set_yticks([i + 0.5 for i in range(len(lines))], [line.name for line in lines])
     labels = [CLEAN, *names] if head else []
@@ -133,17 +160,31 @@ def _paint(
     axes.tick_params(colors=COLORS["ink"])
 
 
-def _draw_cell(axes: Axes, x: int, y: int, value: float | None, gain: float | None) -> None:
+def _draw_cell(axes: Axes, x: int, y: int, value: float | None, gain: float) -> None:
     """Draw one cell: red for a loss, blue for a gain, the stronger the more."""
-    color = COLORS["bad" if (gain or 0) < 0 else "good"]
-    strength = min(1.0, abs(gain or 0) / _STRONGEST)
+    color = COLORS["bad" if gain < 0 else "good"]
+    strength = min(1.0, abs(gain) / _STRONGEST)
     axes.add_patch(Rectangle((x + 0.03, y + 0.05), 0.94, 0.9, lw=0, color=color, alpha=strength))
     text = "–" if value is None else f"{100 * value:.1f}"
     axes.text(x + 0.5, y + 0.53, text, ha="center", va="center", fontsize=8)
 
 
-def _cell(line: Line, panel: tuple[str, str, str, str], name: str) -> Cell:
+def clean_value(line: Line, panel: Panel, names: Sequence[str]) -> float | None:
+    """Return a panel's metric on clean images.
+
+    Of metrics that no figure tells of clean images, it follows from what changed: the two differ
+    by the gain exactly, on the images that can be read both ways.
+    """
+    value = line.value(panel.metric, group=panel.group)
+    for cell in () if value is not None else (_cell(line, panel, name) for name in names):
+        if cell.figure is not None and cell.gain is not None:
+            worn, gain = cell.figure.value, cell.gain.value
+            return None if worn is None or gain is None else worn - gain
+    return value
+
+
+def _cell(line: Line, panel: Panel, name: str) -> Cell:
     """Return what a panel says of a detector after a degradation."""
-    metric, gain, group, _ = panel
-    where = {"group": group, DEGRADATION: name}
-    return Cell(line.figure(metric, **where), line.figure(gain, **where, against=CLEAN))
+    where = {"group": panel.group, DEGRADATION: name}
+    gain = line.figure(panel.gain, **where, against=CLEAN)
+    return Cell(line.figure(panel.metric, **where), gain)

@@ -6,10 +6,8 @@ import statistics
 from collections.abc import Sequence
 
 from lydite.evaluate.degraded import CLEAN, DEGRADATION
-from lydite.report.degraded import degradations_in, panels_of
+from lydite.report.degraded import Panel, clean_value, degradations_in, panels_of
 from lydite.report.view import Line
-
-Panel = tuple[str, str, str, str]
 
 
 def degraded_table(lines: Sequence[Line]) -> str:
@@ -37,26 +35,26 @@ def _table(lines: Sequence[Line], panel: Panel) -> str:
     for recipe, seeds in recipes.items():
         cells = [_change(seeds, panel, name) for name in names]
         if any(cell != "-" for cell in cells):
-            rows.append([recipe, _clean(seeds, panel), *cells])
+            rows.append([recipe, _clean(seeds, panel, names), *cells])
     if len(names) >= len(rows):
         rows = [list(column) for column in zip(*rows, strict=True)]
-    title = panel[3][0].upper() + panel[3][1:]
+    title = panel.title[0].upper() + panel.title[1:]
     rule = ["---", *["---:"] * (len(rows[0]) - 1)]
     marked = ["| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]]]
     return "\n".join([f"{title}, and the change in points:", "", *marked])
 
 
-def _clean(seeds: Sequence[Line], panel: Panel) -> str:
+def _clean(seeds: Sequence[Line], panel: Panel, names: Sequence[str]) -> str:
     """Return the metric on clean images."""
-    values = [line.value(panel[0], group=panel[2]) for line in seeds]
+    values = [clean_value(line, panel, names) for line in seeds]
     known = [100 * value for value in values if value is not None]
     return f"{statistics.mean(known):.1f}" if known else "-"
 
 
 def _change(seeds: Sequence[Line], panel: Panel, name: str) -> str:
     """Return what a degradation changes, with its interval or its spread over seeds."""
-    where = {"group": panel[2], DEGRADATION: name, "against": CLEAN}
-    figures = [line.figure(panel[1], **where) for line in seeds]
+    where = {"group": panel.group, DEGRADATION: name, "against": CLEAN}
+    figures = [line.figure(panel.gain, **where) for line in seeds]
     known = [f for f in figures if f is not None and f.value is not None]
     values = [100 * f.value for f in known if f.value is not None]
     if not values:
