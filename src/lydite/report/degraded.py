@@ -18,7 +18,7 @@ from lydite.evaluate.degraded_pairs import FALSE_ALARM_GAIN
 from lydite.evaluate.photographs import FALSE_ALARMS
 from lydite.evaluate.summary import UNREADABLE
 from lydite.report.svg import COLORS, draw
-from lydite.report.view import Line
+from lydite.report.view import SPLIT, Line
 
 
 class Panel(NamedTuple):
@@ -30,6 +30,7 @@ class Panel(NamedTuple):
         group: whose images.
         title: what is written above.
         better: the sign of a change for the better.
+        split: whose images.
     """
 
     metric: str
@@ -37,6 +38,11 @@ class Panel(NamedTuple):
     group: str
     title: str
     better: int = 1
+    split: str = SPLIT
+
+    def figure(self, line: Line, metric: str, **where: str) -> Figure | None:
+        """Return the figure of a metric on the panel's images."""
+        return line.result.figure(metric, group=self.group, split=self.split, **where)
 
 
 PANELS = (
@@ -50,6 +56,7 @@ PANELS = (
     ),
     Panel("accuracy", GAIN, "source", "accuracy on what was learned before, %"),
     Panel("auc", AUC_GAIN, "unseen-mean", "mean AUC over unseen domains, %"),
+    Panel("auc", AUC_GAIN, "seen", "AUC on validation images, %", split="val"),
 )
 #: a change of this much has the strongest color
 _STRONGEST = 0.25
@@ -175,16 +182,18 @@ def clean_value(line: Line, panel: Panel, names: Sequence[str]) -> float | None:
     Of metrics that no figure tells of clean images, it follows from what changed: the two differ
     by the gain exactly, on the images that can be read both ways.
     """
-    value = line.value(panel.metric, group=panel.group)
-    for cell in () if value is not None else (_cell(line, panel, name) for name in names):
+    figure = panel.figure(line, panel.metric)
+    if figure is not None:
+        return figure.value
+    for cell in (_cell(line, panel, name) for name in names):
         if cell.figure is not None and cell.gain is not None:
             worn, gain = cell.figure.value, cell.gain.value
             return None if worn is None or gain is None else worn - gain
-    return value
+    return None
 
 
 def _cell(line: Line, panel: Panel, name: str) -> Cell:
     """Return what a panel says of a detector after a degradation."""
-    where = {"group": panel.group, DEGRADATION: name}
-    gain = line.figure(panel.gain, **where, against=CLEAN)
-    return Cell(line.figure(panel.metric, **where), gain)
+    where = {DEGRADATION: name}
+    gain = panel.figure(line, panel.gain, **where, against=CLEAN)
+    return Cell(panel.figure(line, panel.metric, **where), gain)

@@ -53,8 +53,8 @@ def _clean(seeds: Sequence[Line], panel: Panel, names: Sequence[str]) -> str:
 
 def _change(seeds: Sequence[Line], panel: Panel, name: str) -> str:
     """Return what a degradation changes, with its interval or its spread over seeds."""
-    where = {"group": panel.group, DEGRADATION: name, "against": CLEAN}
-    figures = [line.figure(panel.gain, **where) for line in seeds]
+    where = {DEGRADATION: name, "against": CLEAN}
+    figures = [panel.figure(line, panel.gain, **where) for line in seeds]
     known = [f for f in figures if f is not None and f.value is not None]
     values = [100 * f.value for f in known if f.value is not None]
     if not values:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lydite.card import ONNX_NAME, Figure
 from lydite.data.images import ImageStore
@@ -20,19 +19,19 @@ from lydite.detector import Detector, versions
 from lydite.errors import ConfigError
 from lydite.evaluate.auc_gain import auc_gains
 from lydite.evaluate.compare import compare
+from lydite.evaluate.degrade import NONE
 from lydite.evaluate.photographs import photograph_figures
-from lydite.evaluate.score import score_detector
+from lydite.evaluate.score import SCORES_SCHEMA
 from lydite.evaluate.summary import summarize
 from lydite.evaluate.unseen import Roles
 from lydite.evaluate.voices import TOGETHER, WITH, together
 from lydite.export.bench import Latency, bench
 from lydite.export.onnx import export
-from lydite.files import write_bytes
 from lydite.models.cost import count_macs, count_parameters
 from lydite.recipe import Progress
-from lydite.study.degrade import degraded_figures, degraded_scores
 from lydite.study.execute import Made
 from lydite.study.results import Cost, Result
+from lydite.study.scores import degraded_figures, kept_scores, validation_figures
 from lydite.study.spec import BenchSpec, Study
 from lydite.transfer.packs import make_pack
 
@@ -50,6 +49,7 @@ class Shipped:
         scores: one row a test image, measured on the exported file.
         name: folder and file name in the study.
         degraded: scores of the test images after each of the study's degradations.
+        validation: scores of the validation images, degraded ones too, where the study wants them.
     """
 
     made: Made
@@ -57,6 +57,7 @@ class Shipped:
     scores: pa.Table
     name: str
     degraded: pa.Table
+    validation: pa.Table
 
     @property
     def onnx(self) -> bytes:
@@ -73,30 +74,30 @@ def ship(
     store: ImageStore,
     progress: Progress,
     degrade: Sequence[str] = (),
+    validation: Manifest | None = None,
 ) -> Shipped:
     """Export a detector into the study's folder and score it on the test images.
 
-    They are scored as they are and after each degradation of `degrade`. What is there already and
-    belongs to the same detector is not done again.
+    They are scored as they are and after each degradation of `degrade`, and so are validation
+    images where they are given. What is there already and belongs to the same detector is not done
+    again.
     """
     place = folder / "detectors" / name
     detector = _stored(place, made.detector)
     if detector is None:
         files = {ONNX_NAME: export(made.detector)}
         detector = replace(made.detector, files=files).save(place)
-    path = folder / "scores" / f"{name}.parquet"
-    scores = _stored_scores(path, detector, test)
-    if scores is None:
-        scores = score_detector(
-            detector, test, runtime="onnxruntime", images=store, progress=progress
-        )
-        sink = pa.BufferOutputStream()
-        mark = {"lydite.card": detector.card.digest, "lydite.test": test.digest}
-        pq.write_table(scores.replace_schema_metadata(mark), sink, compression="zstd")
-        write_bytes(path, sink.getvalue().to_pybytes())
-    kept = folder / "scores" / "degraded" / f"{name}.parquet"
-    degraded = degraded_scores(detector, test, degrade, kept, images=store, progress=progress)
-    return Shipped(made, detector, scores, name, degraded)
+
+    def score(images: Manifest, names: Sequence[str], *place: str) -> pa.Table:
+        path = folder.joinpath("scores", *place, f"{name}.parquet")
+        return kept_scores(detector, images, names, path, images=store, progress=progress)
+
+    known = SCORES_SCHEMA.empty_table()
+    if validation is not None:
+        known = score(validation, (NONE, *degrade), "validation")
+    return Shipped(
+        made, detector, score(test, (NONE,)), name, score(test, degrade, "degraded"), known
+    )
 
 
 def measure(
@@ -216,6 +217,7 @@ def _result(
     if packed is not None:
         figures += _with_pack(item, packed, roles)
     figures += degraded_figures(item.detector, item.scores, item.degraded, roles=roles)
+    figures += validation_figures(item.detector, item.validation, roles=roles)
     is_reference = made.recipe.name == study.reference_name
     return Result(
         study=study.name,
@@ -267,16 +269,6 @@ def _stored(place: Path, wanted: Detector) -> Detector | None:
     )
     weights = found.card.files.get("model.safetensors")
     return found if same and weights and ONNX_NAME in (found.files or {}) else None
-
-
-def _stored_scores(path: Path, detector: Detector, test: Manifest) -> pa.Table | None:
-    """Return the scores in a file if they are this detector's on these images."""
-    if not path.is_file():
-        return None
-    table = pq.read_table(path)
-    metadata = table.schema.metadata or {}
-    same = metadata.get(b"lydite.card") == detector.card.digest.encode()
-    return table if same and metadata.get(b"lydite.test") == test.digest.encode() else None
 
 
 def _onnxruntime_version() -> str:

@@ -163,7 +163,7 @@ def finished(study: Study, data: StudyData, folder: Path) -> list[Result] | None
         # what steps do, or read besides the data, may have changed although the plan has not
         if found.key != _key_of(recipe, data):
             return None
-        if set(study.degrade) - set(degradations_of(found.figures)):
+        if not _measured(study, found):
             return None
         if found.approach != study.approach_of(recipe.name):
             return None
@@ -171,6 +171,15 @@ def finished(study: Study, data: StudyData, folder: Path) -> list[Result] | None
             return None
         results.append(found)
     return results
+
+
+def _measured(study: Study, found: Result) -> bool:
+    """Tell whether a result has a figure of every split and degradation that the study asks for."""
+    for split in ("test", "val") if study.validation else ("test",):
+        figures = [figure for figure in found.figures if figure.slice.get("split") == split]
+        if not figures or set(study.degrade) - set(degradations_of(figures)):
+            return False
+    return True
 
 
 def _says(place: Path, study: Study) -> bool:
@@ -206,8 +215,9 @@ def _make(study: Study, data: StudyData, options: StudyOptions, store: ImageStor
         detector = made.detector.evolve(sources=study.data.sources, limits=study.limits)
         made = replace(made, detector=detector)
         name = _name_of(study, recipe)
+        val = data.learning.of(recipe).val if study.validation else None
         shipped.append(
-            ship(made, name, options.folder, data.test, store, options.progress, study.degrade)
+            ship(made, name, options.folder, data.test, store, options.progress, study.degrade, val)
         )
     return shipped
 

@@ -175,6 +175,8 @@ class Study(Frozen):
         bench: how latency is measured.
         degrade: degradations, or lists of them, that the detectors are measured under too, see
             `lydite.evaluate.degrade`.
+        validation: measure the validation images too, as they are and degraded, so that a choice
+            between recipes needs no look at test images and can be read in the results.
         limits: what the detectors cannot do, in plain words, for their cards.
         probes: look for what gives the classes away beside a generator's traces, see
             `lydite.evaluate.probes`.
@@ -191,6 +193,7 @@ class Study(Frozen):
     seeds: Seeds = (0,)
     bench: BenchSpec = BenchSpec()
     degrade: tuple[str, ...] = ()
+    validation: bool = False
     limits: tuple[str, ...] = ()
     probes: bool = True
 

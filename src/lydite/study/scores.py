@@ -1,4 +1,4 @@
-"""A study's detectors on degraded images: scored on the exported file, kept beside the scores."""
+"""A study's scores, made by the exported files and kept, and what they say of degraded images."""
 
 from __future__ import annotations
 
@@ -12,46 +12,48 @@ from lydite.card import Figure
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
+from lydite.evaluate.degrade import NONE
 from lydite.evaluate.degraded import of_degradation, summarize_degraded
 from lydite.evaluate.score import SCORES_SCHEMA, score_detector
+from lydite.evaluate.summary import summarize
 from lydite.evaluate.unseen import Roles
 from lydite.files import write_bytes
 from lydite.recipe import Progress
 
 
-def degraded_scores(
+def kept_scores(
     detector: Detector,
-    test: Manifest,
+    manifest: Manifest,
     names: Sequence[str],
     path: Path,
     *,
     images: ImageStore,
     progress: Progress,
 ) -> pa.Table:
-    """Return a shipped detector's scores of the test images after each degradation.
+    """Return a shipped detector's scores of images, after each degradation or as they are.
 
     They are written down after each; what is there already and belongs to the same detector and
     images is not done again.
 
     Args:
         detector: with its exported file.
-        test: the images.
-        names: of degradations, as `lydite.evaluate.degrade.named` gives them.
+        manifest: the images.
+        names: of degradations, as `lydite.evaluate.degrade.named` gives them; `NONE` too.
         path: the Parquet file that keeps them.
         images: decoded images.
         progress: told about the work.
 
     Returns:
-        One row per image and degradation as in `SCORES_SCHEMA`, none of clean images.
+        One row per image and name as in `SCORES_SCHEMA`.
     """
-    mark = {"lydite.card": detector.card.digest, "lydite.test": test.digest}
+    mark = {"lydite.card": detector.card.digest, "lydite.test": manifest.digest}
     kept = _kept(path, mark)
     for name in names:
         if of_degradation(kept, name).num_rows:
             continue
         scores = score_detector(
             detector,
-            test,
+            manifest,
             runtime="onnxruntime",
             images=images,
             progress=progress,
@@ -68,11 +70,29 @@ def degraded_scores(
 def degraded_figures(
     detector: Detector, clean: pa.Table, degraded: pa.Table, *, roles: Roles
 ) -> tuple[Figure, ...]:
-    """Return what each degradation costs a detector; nothing where none was asked for."""
+    """Return what each degradation costs on test images; nothing where none was asked for."""
     if not degraded.num_rows:
         return ()
     scores = pa.concat_tables([clean.replace_schema_metadata(None), degraded])
     return summarize_degraded(scores, detector.card.score, roles=roles)
+
+
+def validation_figures(detector: Detector, scores: pa.Table, *, roles: Roles) -> tuple[Figure, ...]:
+    """Return what a detector is worth on validation images, filed under {"split": "val"}.
+
+    Threshold and temperature were fitted to these very images, so that accuracy
+    flatters a little; they are for choosing between recipes.
+
+    Args:
+        detector: with its card.
+        scores: of clean and of degraded images; without any there are no figures.
+        roles: which images it learned from.
+    """
+    if not scores.num_rows:
+        return ()
+    clean, meaning = of_degradation(scores, NONE), detector.card.score
+    figures = summarize(clean, meaning, roles=roles, split="val")
+    return figures + summarize_degraded(scores, meaning, roles=roles, split="val")
 
 
 def _kept(path: Path, mark: dict[str, str]) -> pa.Table:

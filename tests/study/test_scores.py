@@ -1,4 +1,4 @@
-"""A study on degraded images: measured on the exported file, kept, resumed, off by default."""
+"""A study's scores, of degraded and of validation images: kept, resumed, off by default."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from lydite.detector import Detector
 from lydite.errors import ConfigError, ResumeError
 from lydite.evaluate.degrade import GRIDS
 from lydite.evaluate.degraded import degradations_of
+from lydite.evaluate.metrics import auc
 from lydite.evaluate.score import read_scores, score_detector
 from lydite.report.html import write_report
-from lydite.study import degrade as degrading
+from lydite.study import scores as scoring
 from lydite.study.images import load_data
 from lydite.study.results import Result, read_results
 from lydite.study.run import StudyOptions, finished, run_study
@@ -98,11 +99,40 @@ def test_what_was_scored_is_not_scored_again(
         asked.append(options["degradation"])
         return score_detector(*args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(degrading, "score_detector", spy)
+    monkeypatch.setattr(scoring, "score_detector", spy)
     study = make(tiny_manifest, folder, degrade=["jpeg-75", "crop-0.8"])
     results = run_study(study, StudyOptions(folder / "out", device="cpu", replace=True))
     assert asked == ["crop-0.8"]
     assert degradations_of(results[0].figures) == ["jpeg-75", "crop-0.8"]
+
+
+def test_validation_images_are_measured_where_a_study_asks(
+    done: tuple[Path, list[Result]], tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    folder, (before,) = done
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    study = make(tiny_manifest, folder, degrade=["jpeg-75"], validation=True)
+    data = load_data(study.data, folder)
+    assert finished(study, data, out) is None  # test images alone were measured
+    (result,) = run_study(study, StudyOptions(out, device="cpu", replace=True))
+    assert finished(study, data, out) == [result]
+    test = [f for f in result.figures if f.slice.get("split") == "test"]
+    kept = ("none", "jpeg-75")
+    assert test == [f for f in before.figures if f.slice.get("degradation", "none") in kept]
+    scores = read_scores(out / "scores" / "validation" / "BL.parquet")
+    val = data.learning.val
+    assert scores["path"].to_pylist() == [row.path for row in val.rows()] * 2
+    assert set(scores["split"].to_pylist()) == {"val"}
+    detector = Detector.load(out / "detectors" / "BL")
+    for name, where in (("none", {}), ("jpeg-75", {"degradation": "jpeg-75"})):
+        rows = score_detector(detector, val, degradation=name)
+        expected = auc(rows["z"].to_numpy(), rows["target"].to_numpy())
+        found = result.figure("auc", group="seen", split="val", **where)
+        assert found is not None
+        assert found.value == pytest.approx(expected)
+    page = write_report(out, images=False).read_text("utf-8")
+    assert "AUC on validation images, %" in page
 
 
 def test_the_report_has_a_section_only_where_there_are_figures(
