@@ -80,8 +80,8 @@ def degraded_figures(
 def validation_figures(detector: Detector, scores: pa.Table, *, roles: Roles) -> tuple[Figure, ...]:
     """Return what a detector is worth on validation images, filed under {"split": "val"}.
 
-    Threshold and temperature were fitted to these very images, so that accuracy
-    flatters a little; they are for choosing between recipes.
+    Threshold and temperature were fitted to these very images, so that accuracy flatters a little;
+    they are for choosing between recipes.
 
     Args:
         detector: with its card.
