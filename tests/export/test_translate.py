@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections import OrderedDict
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from lydite.card import Architecture
 from lydite.edits import AddAdapter
+from lydite.errors import MissingExtraError
 from lydite.export import onnx as exporting
 from lydite.export import translate as translating
 from lydite.export.onnx import quiet, to_onnx
@@ -142,3 +145,14 @@ def test_what_cannot_be_captured_so_is_left_to_torchs_exporter(
     monkeypatch.setattr(translating, "structure_of", refuse)
     assert to_onnx(small(0), 64) == expected
     assert not graphs
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_a_package_that_is_missing_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    assert translating.__file__ is not None
+    spec = importlib.util.spec_from_file_location("anew", translating.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    with pytest.raises(MissingExtraError, match=rf"This needs {package}, .*'lydite\[train\]'"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -19,6 +19,7 @@ from lydite.evaluate.score import read_scores, score_detector
 from lydite.report.html import write_report
 from lydite.study import scores as scoring
 from lydite.study.images import load_data
+from lydite.study.publish import publish
 from lydite.study.results import Result, read_results
 from lydite.study.run import StudyOptions, finished, run_study
 from lydite.study.spec import Study
@@ -133,6 +134,8 @@ def test_validation_images_are_measured_where_a_study_asks(
         assert found.value == pytest.approx(expected)
     page = write_report(out, images=False).read_text("utf-8")
     assert "AUC on validation images, %" in page
+    given = publish(out, "BL", tmp_path / "given")
+    assert given.card.measured == detector.card.measured + tuple(test)
 
 
 def test_the_report_has_a_section_only_where_there_are_figures(

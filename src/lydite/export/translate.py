@@ -21,7 +21,7 @@ try:
     from onnx import numpy_helper
     from onnxscript import ir
 except ImportError as error:
-    raise MissingExtraError("train", "onnx") from error
+    raise MissingExtraError("train", error.name or "onnx") from error
 
 if TYPE_CHECKING:
     from torch import nn

@@ -37,7 +37,9 @@ def publish(study: Path, name: str, out: Path, *, title: str | None = None) -> D
     results = [r for r in read_results(study / "results") if r.card_digest == digest]
     if not results:
         raise DataError(f"{study} holds no result of {name}. Run the study to its end first.")
-    figures = detector.card.measured + results[-1].figures
+    # what a study says of validation images was there to choose by; a card tells what came of it
+    tested = tuple(f for f in results[-1].figures if f.slice.get("split") != "val")
+    figures = detector.card.measured + tested
     card = detector.card.model_copy(
         update={"measured": figures, "name": title or detector.card.name}
     )
