@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -165,6 +166,28 @@ def test_a_transparent_color_is_white() -> None:
     assert decode(encode(image, transparency=(1, 2, 3)))[0].tolist() == [[255] * 3, [9] * 3]
     gray = Image.fromarray(np.array([[5, 6]], dtype=np.uint8))
     assert decode(encode(gray, transparency=6))[0].tolist() == [[5] * 3, [255] * 3]
+
+
+def deep_png(values: np.ndarray, key: tuple[int, int, int]) -> bytes:
+    """Return a PNG of 16 bits a color, which Pillow does not write, with a transparent color."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    parts = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0),
+        b"tRNS": struct.pack(">HHH", *key),
+        b"IDAT": zlib.compress(rows),
+        b"IEND": b"",
+    }
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts.items()
+    )
+
+
+def test_a_transparent_color_of_sixteen_bits_is_white() -> None:
+    key = (0x1234, 0x00FF, 0x9ABC)
+    data = deep_png(np.array([[key, (0x2234, 0x00FF, 0x9ABC)]], dtype=np.uint16), key)
+    assert decode(data)[0].tolist() == [[255] * 3, [0x22, 0x00, 0x9A]]
 
 
 def test_cmyk_is_converted_like_pillow_does() -> None:

@@ -8,7 +8,7 @@
 | palette | its colors |
 | alpha of any kind | laid over white |
 | gray of 9 to 16 bits | its highest eight bits, never clipped; a transparent value is white |
-| 16 bits, color | the high byte of each value |
+| 16 bits, color | the high byte of each value, of a transparent color too |
 | 32-bit integers, floating point | refused: they have no fixed white |
 
 A 16-bit PNM file arrives as 32-bit integers that Pillow has scaled to 0..65535, and counts as 16
@@ -115,11 +115,27 @@ def _deep_gray(image: Image.Image, bits: int, inverted: bool, clear: int | None)
 def _rgb(image: Image.Image) -> UInt8:
     if image.mode == "La":
         image = image.convert("LA")
+    key = _deep_key(image)
+    if key is not None:
+        rgb = np.array(image, dtype=np.uint8)
+        rgb[(rgb == key).all(axis=2)] = 255
+        return rgb
     if image.has_transparency_data:
         return _over_white(np.asarray(image.convert("RGBA"), dtype=np.uint8))
     if image.mode != "RGB":
         image = image.convert("RGB")
     return np.asarray(image, dtype=np.uint8)
+
+
+def _deep_key(image: Image.Image) -> UInt8 | None:
+    """Return the high bytes of a transparent color of 16 bits; None where there is none.
+
+    Pillow keeps the high bytes of the pixels, but all of that color, which then matches none.
+    """
+    key = image.info.get("transparency")
+    if image.mode != "RGB" or not isinstance(key, tuple) or len(key) != 3 or max(key) < 256:
+        return None
+    return np.array([value >> 8 for value in key], dtype=np.uint8)
 
 
 def _over_white(rgba: UInt8) -> UInt8:
