@@ -61,7 +61,7 @@ class Quantize(Step):
     scheme: Literal["static-int8", "linear-int8", "weight-int8", "float16", "bfloat16"] = (
         "static-int8"
     )
-    images: Annotated[int, Field(ge=2, le=100_000)] = 64
+    images: Annotated[int, Field(ge=2, le=100_000)] = 256
     method: Method = "minmax"
     float_input: bool = True
     weight_bits: WeightBits = FULL_BITS
