@@ -45,7 +45,8 @@ class Quantize(Step):
             weights of all learned layers that small and compute in float32: a quarter or half of
             the file, and no calibration.
         images: how many training images to measure activations on, half of them of each class
-            ("static-int8" only).
+            ("static-int8" only). Few leave accuracy to the draw, many make the ranges wide and
+            their steps coarse (`studies/calibration`).
         method: how ranges follow from the measured values, see `calibrate`.
         float_input: the first learned layer stays float32. What tells generated images apart are
             differences of a single gray level there, and eight bits round them away.
