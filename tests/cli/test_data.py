@@ -105,6 +105,19 @@ def test_scan_does_not_write_over_something_else(
     assert "something else" in capsys.readouterr().err
 
 
+def test_scan_refuses_a_place_before_it_reads_images(
+    folder: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lydite.data.scan.read.read_facts", lambda *_a, **_k: pytest.fail("read"))
+    (tmp_path / "file").write_bytes(b"mine")
+    assert run("data", "scan", folder, "-o", tmp_path / "file" / "deep" / "m.parquet") == 2
+    assert "file is a file" in capsys.readouterr().err
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert run("data", "scan", folder, "-o", tmp_path / "new" / "m.parquet") == 2
+    assert "is not writable" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_show_counts(folder: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "m.parquet"
     run("data", "scan", folder, "-o", out, "--split", "val")

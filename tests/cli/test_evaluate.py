@@ -15,6 +15,7 @@ from lydite.cli import main
 from lydite.data.manifest import Manifest, from_columns
 from lydite.detector import Detector
 from lydite.evaluate.score import read_scores
+from lydite.files import sha256_file
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / name)
         row = {
             "path": name,
-            "sha256": f"{number:064x}",
+            "sha256": sha256_file(folder / name),
             "label": ("real", "fake")[fake],
             "generator": "g",
             "domain": "ab"[number // 8],

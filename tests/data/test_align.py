@@ -76,13 +76,45 @@ def test_a_twin_has_the_history_of_its_photograph(turn: int, subsampling: int) -
 
 def test_the_tables_are_the_photographs_own_and_not_scaled() -> None:
     data = jpeg(picture(96, 96), quality=37)
-    saved = last_save(data)
+    saved = last_save(data, "x")
     with Image.open(io.BytesIO(data)) as image:
         found = image.quantization
     assert saved is not None
     assert saved.tables == (tuple(found[0]), tuple(found[1]), tuple(found[1]))
     assert (saved.subsampling, saved.turn, saved.gray) == (2, 1, False)
-    assert last_save(png(picture(96, 96))) is None
+    assert last_save(png(picture(96, 96)), "x") is None
+
+
+def test_tables_that_only_come_after_the_first_scan_are_refused_by_name() -> None:
+    """A valid file: one scan a channel, the second table right before the second scan."""
+    channels = []
+    for number in range(3):
+        buffer = io.BytesIO()
+        Image.fromarray(picture(32, 32, seed=number)[..., 0]).save(buffer, "JPEG", quality=80)
+        channels.append(segments(buffer.getvalue()))
+    tables = next(part for marker, part in channels[0][0] if marker == 0xDB)
+    huffman = b"".join(part for marker, part in channels[0][0] if marker == 0xC4)
+    frame = b"\xff\xc0\x00\x11\x08\x00\x20\x00\x20\x03\x01\x11\x00\x02\x11\x01\x03\x11\x01"
+    scans = [
+        b"\xff\xda\x00\x08\x01" + bytes([number + 1]) + b"\x00\x00\x3f\x00" + pixels
+        for number, (_, pixels) in enumerate(channels)
+    ]
+    late = tables[:4] + b"\x01" + tables[5:]
+    data = b"".join([b"\xff\xd8", tables, frame, huffman, scans[0], late, *scans[1:], b"\xff\xd9"])
+    assert decode(data).shape == (32, 32, 3)
+    with pytest.raises(DecodeError, match=r"photo\.jpg.*only comes after its first scan") as caught:
+        last_save(data, "photo.jpg")
+    assert caught.value.code == "late-tables"
+
+
+def segments(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
+    """Return the segments of a JPEG of one scan, by marker, and what follows them."""
+    found, at = [], 2
+    while not found or found[-1][0] != 0xDA:
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
+        found.append((data[at + 1], data[at:end]))
+        at = end
+    return found, data[at:-2]
 
 
 def test_gray_photographs_have_gray_twins() -> None:

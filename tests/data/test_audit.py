@@ -233,3 +233,30 @@ def test_an_audit_changes_nothing_and_repeats_itself(tmp_path: Path) -> None:
 def test_an_empty_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no images"):
         audit(from_columns({"path": []}, tmp_path))
+
+
+def test_files_that_changed_since_the_scan_are_an_error(tmp_path: Path) -> None:
+    rows: list[Row] = []
+    for number in range(4):
+        for label in ("real", "fake"):
+            save(photograph(number + 10 * (label == "fake")), tmp_path / label / f"{number}.png")
+            rows.append((f"{label}/{number}.png", label, "train", f"{label}{number}"))
+    manifest = manifest_of(tmp_path, rows)
+    assert "changed" not in codes(audit(manifest))
+    (tmp_path / "real").rename(tmp_path / "other")
+    (tmp_path / "fake").rename(tmp_path / "real")
+    (tmp_path / "other").rename(tmp_path / "fake")
+    report = audit(manifest)
+    assert codes(report)["changed"] == 8
+    assert not report.clean
+
+
+def test_a_jpeg_whose_table_has_zeros_is_checked_like_others(tmp_path: Path) -> None:
+    path = tmp_path / "odd.jpg"
+    save(photograph(1), path)
+    data = bytearray(path.read_bytes())
+    table = data.index(b"\xff\xdb") + 5
+    data[table + 1] = data[table + 2] = 0  # decoders multiply by it and ask no questions
+    path.write_bytes(data)
+    report = audit(manifest_of(tmp_path, [("odd.jpg", "real", "train", "odd")]))
+    assert "unreadable" not in codes(report)

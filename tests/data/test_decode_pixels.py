@@ -172,9 +172,14 @@ def deep_png(values: np.ndarray, key: tuple[int, int, int]) -> bytes:
     """Return a PNG of 16 bits a color, which Pillow does not write, with a transparent color."""
     height, width, _ = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return raw_png(rows, (width, height), (16, 2), struct.pack(">HHH", *key))
+
+
+def raw_png(rows: bytes, size: tuple[int, int], kind: tuple[int, int], key: bytes) -> bytes:
+    """Return a PNG of these rows, each after a 0; `kind` is bits a value and color type."""
     parts = {
-        b"IHDR": struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0),
-        b"tRNS": struct.pack(">HHH", *key),
+        b"IHDR": struct.pack(">IIBBBBB", *size, *kind, 0, 0, 0),
+        b"tRNS": key,
         b"IDAT": zlib.compress(rows),
         b"IEND": b"",
     }
@@ -188,6 +193,26 @@ def test_a_transparent_color_of_sixteen_bits_is_white() -> None:
     key = (0x1234, 0x00FF, 0x9ABC)
     data = deep_png(np.array([[key, (0x2234, 0x00FF, 0x9ABC)]], dtype=np.uint16), key)
     assert decode(data)[0].tolist() == [[255] * 3, [0x22, 0x00, 0x9A]]
+
+
+def test_a_dark_transparent_color_of_sixteen_bits_is_no_color_of_eight() -> None:
+    key = (200, 100, 50)
+    data = deep_png(np.array([[key, (200 << 8, 100 << 8, 50 << 8)]], dtype=np.uint16), key)
+    for source in (data, Image.open(io.BytesIO(data))):
+        assert decode(source)[0].tolist() == [[255] * 3, [200, 100, 50]]
+
+
+@pytest.mark.parametrize(("bits", "row"), [(4, 0x5A), (2, 0b01_10_00_00)])
+def test_a_transparent_gray_of_few_bits_is_white(bits: int, row: int) -> None:
+    values = [row >> (8 - bits), (row >> (8 - 2 * bits)) % 2**bits]
+    data = raw_png(bytes([0, row]), (2, 1), (bits, 0), struct.pack(">H", values[0]))
+    assert decode(data)[0, :, 0].tolist() == [255, values[1] * 255 // (2**bits - 1)]
+
+
+def test_a_transparent_color_of_eight_bits_goes_by_its_low_bytes() -> None:
+    rows = bytes([0, 10, 20, 30, 1, 1, 1])
+    data = raw_png(rows, (2, 1), (8, 2), struct.pack(">HHH", 0x010A, 0x0114, 0x011E))
+    assert decode(data)[0].tolist() == [[255] * 3, [1] * 3]
 
 
 def test_cmyk_is_converted_like_pillow_does() -> None:

@@ -185,3 +185,16 @@ def test_contact_sheet_says_what_it_lacks(made: tuple[Path, Manifest], tmp_path:
         contact_sheet(made[0], columns=0)
     with pytest.raises(FileError, match="no manifest"):
         contact_sheet(tmp_path)
+
+
+def test_files_of_others_inside_a_demo_are_never_deleted(tmp_path: Path) -> None:
+    make_demo(tmp_path / "demo", size=32, count=8)
+    inside = tmp_path / "demo" / "train" / "sim-nearest"
+    for name in ("notes.txt", "0_real/mine.jpg", "0_real/link.jpg"):
+        mine = inside / name
+        mine.symlink_to(tmp_path) if "link" in name else mine.write_bytes(b"mine")
+        with pytest.raises(DataError, match=f"train/sim-nearest/{name}"):
+            make_demo(tmp_path / "demo", size=32, count=8, seed=1)
+        assert mine.exists()
+        mine.unlink()
+    make_demo(tmp_path / "demo", size=32, count=8, seed=1)

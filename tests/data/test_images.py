@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ from lydite.data.decode import decode
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Row
 from lydite.errors import DecodeError
+from lydite.files import sha256_file
 
 
 def make_row(folder: Path, number: int, side: int = 20) -> Row:
     file = folder / f"{number}.png"
     pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(file)
-    return Row(file, file.name, "0" * 64, "real", "g", "d", "test", str(number))
+    return Row(file, file.name, sha256_file(file), "real", "g", "d", "test", str(number))
 
 
 @pytest.fixture
@@ -48,10 +50,15 @@ def test_an_image_is_decoded_once_and_cannot_be_changed(
         first[0, 0] = 0
 
 
-def test_rows_that_share_a_digest_are_kept_apart(tmp_path: Path) -> None:
-    store = ImageStore()
-    one, two = make_row(tmp_path, 1), make_row(tmp_path, 2)
-    assert not np.array_equal(store.get(one), store.get(two))
+def test_a_file_that_is_not_the_scanned_one_is_refused(tmp_path: Path) -> None:
+    store, row = ImageStore(), make_row(tmp_path, 1)
+    make_row(tmp_path, 2).file.replace(row.file)
+    for _ in range(2):
+        with pytest.raises(DecodeError, match="not the one whose digest is on record") as caught:
+            store.get(row)
+        assert caught.value.code == "digest"
+    now = replace(row, sha256=sha256_file(row.file))
+    assert ImageStore().get(now).shape == (20, 20, 3)
 
 
 def test_the_limit_holds_and_what_is_kept_stays(tmp_path: Path, decoded: list[Path]) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from lydite.cli.target import require_target
 from lydite.data.manifest import SCHEMA, Manifest, from_columns
 from lydite.errors import DataError
 
@@ -55,5 +57,14 @@ def test_a_folder_whose_name_is_no_text_comes_back(tmp_path: Path, tiny_manifest
         root.mkdir()
     except OSError:
         pytest.skip("this file system takes text alone")
-    Manifest(tiny_manifest.table, root).write(tmp_path / "m.parquet")
-    assert Manifest.read(tmp_path / "m.parquet").root == root
+    for path in (tmp_path / "m.parquet", root / "m.parquet"):
+        Manifest(tiny_manifest.table, root).write(path)
+        assert Manifest.read(path).root == root
+        require_target(path, "manifest", option="out")  # an older one
+
+
+def test_a_version_of_many_digits_is_none(tmp_path: Path, tiny_manifest: Manifest) -> None:
+    table = tiny_manifest.table.replace_schema_metadata({"lydite.manifest": "9" * 5000})
+    pq.write_table(table, tmp_path / "m.parquet")
+    with pytest.raises(DataError, match="is no manifest"):
+        Manifest.read(tmp_path / "m.parquet")

@@ -102,6 +102,35 @@ def test_synthbuster_with_named_photographs(tmp_path: Path) -> None:
         scan(tmp_path, "synthbuster")
 
 
+def test_synthbuster_with_photographs_that_lie_deeper(tmp_path: Path) -> None:
+    put(tmp_path, "camera/dslr/a.png", "camera/phone/b.png", "zebra/a.png")
+    named = ["camera/dslr", "camera/phone"]
+    assert facts(scan(tmp_path, "synthbuster", real=named), "label", "generator") == {
+        "camera/dslr/a.png": ("real", "dslr"),
+        "camera/phone/b.png": ("real", "phone"),
+        "zebra/a.png": ("fake", "zebra"),
+    }
+    only_one = facts(scan(tmp_path, "synthbuster", real=["camera/dslr"]), "label")
+    assert only_one["camera/phone/b.png"] == ("fake",)  # not named
+
+
+def test_a_fake_joins_its_photograph_where_one_class_alone_has_splits(tmp_path: Path) -> None:
+    names = [f"{number:03d}.png" for number in range(40)]
+    put(tmp_path, *(f"real/train/{name}" for name in names), "real/test/other.png")
+    put(tmp_path, *(f"fake/{name}" for name in names), "fake/alone.png")
+    found = facts(scan(tmp_path, "folders", real=["real"], fake=["fake"]), "split", "group")
+    for name in names:
+        assert found[f"fake/{name}"] == found[f"real/train/{name}"]
+        assert found[f"fake/{name}"][0] == "train"
+    assert found["fake/alone.png"][1] == "alone"
+
+
+def test_a_name_in_several_splits_says_nothing(tmp_path: Path) -> None:
+    put(tmp_path, "real/train/1.png", "real/test/1.png", "fake/1.png")
+    found = facts(scan(tmp_path, "folders", real=["real"], fake=["fake"]), "group")
+    assert found["fake/1.png"] == ("1",)
+
+
 def test_genimage(tmp_path: Path) -> None:
     put(
         tmp_path,

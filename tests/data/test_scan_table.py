@@ -137,3 +137,12 @@ def test_fieldpack_as_its_own_table_says() -> None:
     assert len(manifest.readable()) == 15_147
     assert set(manifest.column("format")) == {"JPEG"}
     assert manifest.column("label").count("fake") == 7_378
+
+
+def test_a_dot_in_a_folder_s_name_does_not_join_its_files(tmp_path: Path) -> None:
+    paths = [f"v1.0/img{number}" for number in range(3)]
+    (tmp_path / "v1.0").mkdir()
+    for path in paths:
+        Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / path, "PNG")
+    table(tmp_path, "path,label", *(f"{path},real" for path in paths))
+    assert scan(tmp_path).column("group") == paths

@@ -24,6 +24,7 @@ from lydite.evaluate.degraded import (
 from lydite.evaluate.score import SCORES_SCHEMA, rescale, score_detector
 from lydite.evaluate.summary import summarize
 from lydite.evaluate.unseen import Roles
+from lydite.files import sha256_file
 
 PLAIN = ScoreMeaning()
 
@@ -194,8 +195,8 @@ def test_scoring_degrades_whole_images_before_preprocessing(tmp_path: Path) -> N
     columns: dict[str, list[object]] = {}
     for place, side in enumerate(sides):
         pixels = rng.integers(0, 256, (side, side + 7, 3), dtype=np.uint8)
-        key = f"{place:064x}"
         Image.fromarray(pixels).save(tmp_path / f"{place}.png")
+        key = sha256_file(tmp_path / f"{place}.png")
         if side > 32:  # the same, degraded by hand
             by_hand = degrade(pixels, "resize-0.5+noise-5", key)
             Image.fromarray(by_hand).save(tmp_path / f"{place}-worn.png")
@@ -208,6 +209,7 @@ def test_scoring_degrades_whole_images_before_preprocessing(tmp_path: Path) -> N
     manifest = from_columns(columns, tmp_path)
     worn = [f"{place}-worn.png" for place in (1, 2)]
     picked = {name: values[1:] for name, values in columns.items()} | {"path": worn}
+    picked["sha256"] = [sha256_file(tmp_path / name) for name in worn]
     expected = score_detector(detector, from_columns(picked, tmp_path))["z"].to_pylist()
 
     scores = score_degraded(detector, manifest, ["resize-0.50+noise-5", "none"])

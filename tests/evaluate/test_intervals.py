@@ -10,8 +10,10 @@ import pytest
 from lydite.errors import DataError
 from lydite.evaluate import kernels
 from lydite.evaluate.intervals import (
+    Interval,
     bootstrap,
     intervals,
+    never_certain,
     paired_difference,
     resamples,
     strata_of,
@@ -153,3 +155,15 @@ def test_wilson_against_published_values() -> None:
     assert wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
     assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
     assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
+
+
+def test_a_mean_over_parts_is_as_certain_as_its_smaller_parts_allow() -> None:
+    groups = names(30)
+    units = [np.arange(30) < 10, np.arange(30) >= 10]
+    sure = Interval(1.0, 1.0, 1.0, 30)
+    # parts of 10 and 20: 4 / (1/10 + 1/20) = 26.7
+    assert never_certain(sure, groups, units).low == pytest.approx(wilson(26, 26)[0])
+    assert never_certain(sure, groups).low == pytest.approx(wilson(30, 30)[0])
+    assert never_certain(sure, groups, [units[0], np.zeros(30, bool)]) is sure
+    some = Interval(0.5, 0.4, 0.6, 30)
+    assert never_certain(some, groups, units) is some

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from lydite.evaluate.spectrum import (
     radial_profile,
     residual,
 )
+from lydite.files import sha256_file
 
 RNG = np.random.default_rng(7)
 
@@ -141,6 +143,7 @@ def test_a_generators_fakes_stand_against_all_real_images(tmp_path: Path) -> Non
 def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
     rows = manifest_rows(tmp_path)
     Image.fromarray(noise(20)).save(rows[0].file)
+    rows[0] = replace(rows[0], sha256=sha256_file(rows[0].file))
     rows[2].file.write_bytes(b"no image")
     found = mean_spectra(rows, ImageStore(0), size=64)
     assert found.left_out == {"not-an-image": 1, "too-small": 1}

@@ -222,3 +222,16 @@ def test_scores_of_two_detectors_are_refused() -> None:
     other = table(4).set_column(0, SCORES_SCHEMA.field("key"), pa.array(["x"] * 24))
     with pytest.raises(DataError, match="several detectors"):
         summarize(pa.concat_tables([table(4), other]), roles=Roles(["a"]))
+
+
+def test_a_mean_without_one_error_is_not_certain_either() -> None:
+    rows = table(domains="ab", count=20).to_pylist()
+    for row in rows:
+        row |= {"z": 50.0 * (2 * row["target"] - 1), "p_fake": float(row["target"])}
+    figures = summarize(
+        pa.Table.from_pylist(rows, schema=SCORES_SCHEMA), roles=Roles(["a"]), n_boot=50
+    )
+    alone = found(figures, "accuracy", domain="b", split="test")
+    mean = found(figures, "accuracy", group="unseen-mean", split="test")
+    assert alone.value == mean.value == 1.0
+    assert mean.low == pytest.approx(alone.low) and 0.8 < mean.low < 1

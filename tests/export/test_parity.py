@@ -23,6 +23,7 @@ from lydite.export.parity import (
     require_parity,
     synthetic_tiles,
 )
+from lydite.files import sha256_file
 
 TINY = Architecture(network="lydite-small", input_size=64, config={"widths": [8, 16]})
 
@@ -113,7 +114,8 @@ def test_tiles_come_from_the_images_of_a_manifest(detector: Detector, tmp_path: 
         Image.fromarray(draw.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / name)
     columns: dict[str, list[object]] = {"path": list(names), "bytes": [1] * 4}
     columns |= {"label": ["real"] * 4, "split": ["test"] * 4}
-    columns |= {key: list(names) for key in ("sha256", "generator", "domain", "group")}
+    columns |= {key: list(names) for key in ("generator", "domain", "group")}
+    columns["sha256"] = [sha256_file(tmp_path / name) for name in names]
     manifest = from_columns(columns, tmp_path)
     tiles = manifest_tiles(detector, manifest, 3)
     assert tiles.shape == (3, 3, 64, 64)

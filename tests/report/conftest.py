@@ -17,7 +17,7 @@ from lydite.evaluate.score import SCORES_SCHEMA, write_scores
 from lydite.evaluate.summary import summarize
 from lydite.evaluate.threshold import fit_meaning
 from lydite.evaluate.unseen import Roles
-from lydite.files import write_json
+from lydite.files import sha256_file, write_json
 from lydite.study.results import Cost, Result, StepCost, write_result
 
 DOMAINS = ("sim-a", "sim-b", "sim-c")
@@ -51,7 +51,7 @@ def make_manifest(folder: Path, per_class: int = 12, side: int = 40) -> Manifest
                 )
                 row = {
                     "path": name,
-                    "sha256": sha(name),
+                    "sha256": sha256_file(folder / name),
                     "label": label,
                     "generator": "camera" if label == "real" else f"{domain}-{number % 2}",
                     "domain": domain,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -30,10 +31,13 @@ def require_target(
 
     Raises:
         ConfigError: it is one of `reads`, a folder, or a file of another kind.
-        FileError: it cannot be looked at.
+        FileError: it cannot be looked at, or its folder cannot be written to.
     """
     try:
-        if not path.exists() or path.is_char_device() or path.is_fifo():
+        if not path.exists():
+            _require_place(path)
+            return
+        if path.is_char_device() or path.is_fifo():
             return
         if path.is_dir():
             found = "a folder"
@@ -48,6 +52,19 @@ def require_target(
     raise ConfigError(
         f"`{option}` must be a new file or {_NAMES[kind]}. {path} is {found}; choose another."
     )
+
+
+def _require_place(path: Path) -> None:
+    """Refuse a new file where none can be made, before hours of work are lost to that.
+
+    Raises:
+        FileError: the nearest folder above that is there already is a file, or is not writable.
+    """
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise FileError(f"Cannot write {path}: {above} is a file.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise FileError(f"Cannot write {path}: {above} is not writable.")
 
 
 def _is(path: Path, kind: str) -> bool:
@@ -66,6 +83,7 @@ def _holds_manifest(path: Path) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        return b"lydite.manifest" in (pq.read_schema(path).metadata or {})
+        with path.open("rb") as stream:  # by its name, pyarrow opens none that is not UTF-8
+            return b"lydite.manifest" in (pq.read_schema(stream).metadata or {})
     except pa.ArrowInvalid:
         return False

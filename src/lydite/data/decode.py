@@ -36,7 +36,7 @@ from PIL import (
 )
 
 from lydite.data.header import ImageInfo, count_frames, read_info, sniff
-from lydite.data.pixels import UInt8, upright_rgb
+from lydite.data.pixels import UInt8, mend_key, upright_rgb
 from lydite.data.reasons import (
     MAX_FILE_BYTES,
     MAX_FRAMES,
@@ -108,6 +108,7 @@ def decode(source: Source) -> UInt8:
             image.load()
             if data is not None:
                 _require_whole(image, data, where)
+                mend_key(image, data)
             return upright_rgb(image, where)
         except DecodeError:
             raise

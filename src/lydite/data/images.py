@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from lydite.data.decode import decode
 from lydite.data.manifest import Row
+from lydite.data.reasons import refuse
 from lydite.errors import DecodeError, LyditeError
+from lydite.files import sha256_file
 
 UInt8 = NDArray[np.uint8]
 DEFAULT_LIMIT_BYTES = 2 * 1024**3
@@ -40,13 +42,13 @@ class ImageStore:
         """Return the upright image of a row: (H, W, 3) uint8, read-only.
 
         Raises:
-            DecodeError: the file was refused; the code says why ("file" where it is gone or
-                unreadable).
+            DecodeError: the file was refused; the code says why ("missing" where it is gone,
+                "digest" where it is another than the one that was scanned).
         """
         with self._lock:
             kept = self._kept.get(row.file)
         if kept is None:
-            kept = _read(row.file)
+            kept = _read(row)
             self._keep(row.file, kept)
         if isinstance(kept, tuple):
             raise DecodeError(*kept)
@@ -61,10 +63,13 @@ class ImageStore:
                 self.used_bytes += size
 
 
-def _read(file: Path) -> UInt8 | tuple[str, str]:
+def _read(row: Row) -> UInt8 | tuple[str, str]:
     """Return the decoded image, or (sentence, code) of its refusal."""
     try:
-        rgb = decode(file)
+        rgb = decode(row.file)
+        # what is known of images, their labels and results go by the digests of the manifest
+        if row.sha256 and sha256_file(row.file) != row.sha256:
+            raise refuse("digest", str(row.file))
     except LyditeError as error:
         return str(error), error.code
     rgb.setflags(write=False)

@@ -185,12 +185,12 @@ class Manifest:
         if not is_file(path):
             raise FileError(f"There is no manifest at {path}. Make one with: lydite data scan DIR")
         try:
-            table = pq.read_table(path)
+            table = read_parquet(path)
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{path} is not a Parquet manifest: {error}") from error
         metadata = table.schema.metadata or {}
         version = metadata.get(b"lydite.manifest", b"")
-        if not version.isdigit():
+        if not version.isdigit() or len(version) > 9:
             raise DataError(f"{path} is no manifest. Make one with: lydite data scan DIR")
         if int(version) > MANIFEST_VERSION:
             raise DataError(f"{path} has format version {int(version)}; upgrade lydite to read it.")
@@ -198,6 +198,12 @@ class Manifest:
         if not folder.is_dir():
             raise DataError(f"The images' folder {folder} is gone. Say where it is with --root.")
         return cls(table, folder)
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """Return a Parquet file's table; by its name, pyarrow opens no file whose name is not UTF-8."""
+    with path.open("rb") as stream:
+        return pq.read_table(stream)
 
 
 def from_columns(columns: dict[str, list[object]], root: Path) -> Manifest:

@@ -6,7 +6,7 @@
 | LAB | converted to sRGB |
 | gray, 1 bit | the same value three times; 1 bit is 0 or 255 |
 | palette | its colors |
-| alpha of any kind | laid over white |
+| alpha of any kind, a transparent color | laid over white |
 | gray of 9 to 16 bits | its highest eight bits, never clipped; a transparent value is white |
 | 16 bits, color | the high byte of each value, of a transparent color too |
 | 32-bit integers, floating point | refused: they have no fixed white |
@@ -31,6 +31,8 @@ SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _ORIENTATION_TAG = 0x0112
 #: of TIFF 6.0, section 8: BitsPerSample and PhotometricInterpretation
 _BITS_TAG, _PHOTOMETRIC_TAG = 258, 262
+#: where a PNG says how many bits a value has (specification, section 11.2.1)
+_PNG_DEPTH = 24
 
 
 def upright_rgb(image: Image.Image, where: str) -> UInt8:
@@ -62,6 +64,26 @@ def upright_rgb(image: Image.Image, where: str) -> UInt8:
         strip = image if whole else image.crop((0, top, width, bottom))
         view[top:bottom] = _deep_gray(strip, *gray) if gray else _rgb(strip)
     return out
+
+
+def mend_key(image: Image.Image, data: bytes) -> None:
+    """Bring the transparent color of a PNG to the eight bits that its pixels have here.
+
+    Pillow scales the pixels of all other depths, but leaves the color as the file states it. Of a
+    loaded image nobody can tell any more which depth it had, so this is for our own images alone.
+
+    Args:
+        image: made from `data`; its `info` is changed.
+        data: the file.
+    """
+    key = image.info.get("transparency")
+    if image.format != "PNG" or image.mode not in ("L", "RGB") or key is None:
+        return
+    bits = data[_PNG_DEPTH]
+    if image.mode == "RGB" and isinstance(key, tuple):
+        image.info["transparency"] = tuple(v >> 8 if bits == 16 else v & 255 for v in key)
+    elif isinstance(key, int) and bits in (2, 4, 8):
+        image.info["transparency"] = (key % 2**bits) * (255 // (2**bits - 1))
 
 
 def orientation(image: Image.Image) -> int:
@@ -130,7 +152,8 @@ def _rgb(image: Image.Image) -> UInt8:
 def _deep_key(image: Image.Image) -> UInt8 | None:
     """Return the high bytes of a transparent color of 16 bits; None where there is none.
 
-    Pillow keeps the high bytes of the pixels, but all of that color, which then matches none.
+    Pillow keeps the high bytes of the pixels, but all of that color, which then matches none. A
+    file's has been mended by now; that of an image from elsewhere shows by its size.
     """
     key = image.info.get("transparency")
     if image.mode != "RGB" or not isinstance(key, tuple) or len(key) != 3 or max(key) < 256:

@@ -29,6 +29,8 @@ REASONS: dict[str, str] = {
     "too-many-frames": f"the image has more than the {MAX_FRAMES:,} frames allowed",
     "truncated": "the file ends before its pixels do",
     "corrupt": "the pixel data is damaged",
+    "digest": "the file is not the one whose digest is on record; if it was changed, scan again",
+    "late-tables": "a quantization table of this JPEG only comes after its first scan",
     "unsupported-mode": "this kind of pixel has no fixed black and white "
     "(floating point, or integers of 32 bits); convert it to 8 or 16 bits first",
     "out-of-memory": "there is not enough memory to decode the image",

@@ -206,8 +206,7 @@ def _measure(
     strata = strata_of(pairs.targets, (pairs.place if part.mean else pairs.domain).tolist())
     wanted = [mask[inside] for mask in masks]
     found = intervals(_replicate(pairs, wanted), strata, pairs.group, n_boot=n_boot, seed=seed)
-    if not part.mean:
-        found["accuracy"] = never_certain(found["accuracy"], pairs.group)
+    found["accuracy"] = never_certain(found["accuracy"], pairs.group, wanted)
     return found
 
 

@@ -268,16 +268,27 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return max(0.0, center - half), min(1.0, center + half)
 
 
-def never_certain(share: Interval, groups: Sequence[str] | NDArray[np.str_]) -> Interval:
+def never_certain(
+    share: Interval,
+    groups: Sequence[str] | NDArray[np.str_],
+    units: Sequence[NDArray[np.bool_]] | None = None,
+) -> Interval:
     """Return the interval of a share; of 0 or 1, which never varies between draws, Wilson's.
 
     Args:
         share: as the bootstrap gives it.
         groups: (N,) those of its images; as many count as independent.
+        units: (N,) masks of the parts that the share is a mean of, each with equal weight; None is
+            all images as one. A mean over parts is as certain as one share of
+            parts^2 / sum(1 / groups of a part) groups.
     """
     if share.value not in (0.0, 1.0):
         return share
-    independent = np.unique(np.asarray(groups)).size
+    names = np.asarray(groups)
+    sizes = [np.unique(names[mask]).size for mask in units or [np.ones(names.size, dtype=bool)]]
+    if not all(sizes):  # nothing to be sure of
+        return share
+    independent = int(len(sizes) ** 2 / sum(1 / size for size in sizes))
     low, high = wilson(independent if share.value else 0, independent)
     return Interval(share.value, low, high, share.n)
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from lydite.card import ONNX_NAME, Preprocess, ScoreMeaning
 from lydite.data.images import ImageStore
-from lydite.data.manifest import Manifest, Row
+from lydite.data.manifest import Manifest, Row, read_parquet
 from lydite.data.preprocess import Float32, prepare, probability, score_of
 from lydite.detector import Detector
 from lydite.errors import CardError, ConfigError, DataError, DecodeError, FileError
@@ -145,7 +145,7 @@ def read_scores(path: Path) -> pa.Table:
     if not path.is_file():
         raise FileError(f"There are no scores at {path}. Make some with: lydite evaluate")
     try:
-        table = pq.read_table(path)
+        table = read_parquet(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} is not a Parquet file of scores: {error}") from error
     if table.schema.names != SCORES_SCHEMA.names:

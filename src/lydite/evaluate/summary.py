@@ -242,7 +242,11 @@ def _measure_mean(
 
     strata = strata_of(images.targets, places(images.domain, images.generator, held))
     found = intervals(replicate, strata, images.group, n_boot=n_boot, seed=seed)
-    return found | {"ece": reflected(found["ece"])}, count
+    apart_masks = [mask[inside] for mask in masks]
+    found["accuracy"] = never_certain(found["accuracy"], images.group, apart_masks)
+    found["ece"] = reflected(found["ece"])
+    sure = with_width(found, images.verdicts, images.targets, images.group, apart_masks)
+    return found | sure, count
 
 
 def _figures(found: Mapping[str, Interval], where: dict[str, str]) -> list[Figure]:

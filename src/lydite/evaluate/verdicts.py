@@ -9,14 +9,14 @@ many fakes real (see `lydite.evaluate.conformal`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lydite.card import ScoreMeaning
 from lydite.data.preprocess import verdict
-from lydite.evaluate.intervals import Interval, wilson
+from lydite.evaluate.intervals import Interval, never_certain
 from lydite.evaluate.kernels import Float64, Int64, Kernel, ratio
 
 #: verdicts as numbers, so that they weigh like scores
@@ -69,7 +69,11 @@ VERDICTS: dict[str, Kernel] = {
 
 
 def with_width(
-    found: Mapping[str, Interval], verdicts: Float64, targets: Int64, groups: NDArray[np.str_]
+    found: Mapping[str, Interval],
+    verdicts: Float64,
+    targets: Int64,
+    groups: NDArray[np.str_],
+    units: Sequence[NDArray[np.bool_]] | None = None,
 ) -> dict[str, Interval]:
     """Return the intervals of these metrics, Wilson's where a share is 0 or 1.
 
@@ -80,6 +84,7 @@ def with_width(
         verdicts: (N,) as numbers.
         targets: (N,) 1 for fake.
         groups: (N,) images of one group count once.
+        units: (N,) masks of the parts that the figures are means of; None is all images as one.
     """
     among = {
         "decided": np.ones(targets.size, dtype=bool),
@@ -89,12 +94,8 @@ def with_width(
     }
     result = {}
     for name in VERDICTS:
-        interval = found[name]
-        if interval.value in (0.0, 1.0):
-            independent = np.unique(groups[among[name]]).size
-            low, high = wilson(independent if interval.value else 0, independent)
-            interval = Interval(interval.value, low, high, interval.n)
-        result[name] = interval
+        masks = [mask & among[name] for mask in units] if units is not None else [among[name]]
+        result[name] = never_certain(found[name], groups, masks)
     return result
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from lydite.card import Figure
 from lydite.data.images import ImageStore
-from lydite.data.manifest import Manifest
+from lydite.data.manifest import Manifest, read_parquet
 from lydite.detector import Detector
 from lydite.evaluate.degrade import NONE
 from lydite.evaluate.degraded import of_degradation, summarize_degraded
@@ -98,7 +98,7 @@ def validation_figures(detector: Detector, scores: pa.Table, *, roles: Roles) ->
 def _kept(path: Path, mark: dict[str, str]) -> pa.Table:
     """Return the scores in a file if they are marked so, else none."""
     if path.is_file():
-        table = pq.read_table(path)
+        table = read_parquet(path)
         metadata = table.schema.metadata or {}
         if all(metadata.get(name.encode()) == value.encode() for name, value in mark.items()):
             return table.replace_schema_metadata(None)

@@ -23,6 +23,7 @@ from lydite.config import Frozen
 from lydite.data.decode import decode
 from lydite.data.header import read_info
 from lydite.data.pixels import as_stored, orientation
+from lydite.data.reasons import refuse
 from lydite.data.strict import strict_pillow
 from lydite.errors import DecodeError
 
@@ -140,7 +141,7 @@ def take_crop(data: bytes, where: str, size: int, seed: int) -> Crop:
         DecodeError: the file cannot be read, or is too small.
     """
     rgb = decode(data)
-    saved = last_save(data)
+    saved = last_save(data, where)
     height, width = rgb.shape[:2]
     side = side_of(width, height, size)
     if side < LEAST_SIDE:
@@ -165,11 +166,15 @@ def _flips(turn: int) -> tuple[bool, bool]:
     return first in (3, 4), first in (2, 4)
 
 
-def last_save(data: bytes) -> LastSave | None:
+def last_save(data: bytes, where: str) -> LastSave | None:
     """Return how a file that decodes was compressed, or None where it is no JPEG with 1 or 3 parts.
 
     Args:
         data: the file.
+        where: which file, for people.
+
+    Raises:
+        DecodeError: a JPEG whose tables cannot be known.
     """
     with strict_pillow():
         try:
@@ -179,6 +184,9 @@ def last_save(data: bytes) -> LastSave | None:
         if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.mode not in ("L", "RGB"):
             return None
         found = image.quantization
+        if any(layer[3] not in found for layer in image.layer):
+            # a table that only comes after the first scan, which Pillow does not keep
+            raise refuse("late-tables", where)
         tables = tuple(tuple(int(v) for v in found[layer[3]]) for layer in image.layer)
         subsampling = read_info(image, data).subsampling or ""
         return LastSave(tables, _SUBSAMPLINGS.get(subsampling, 2), orientation(image))

@@ -31,6 +31,7 @@ from lydite.data.align.crop import LEAST_SIDE, UNIT, Crop, Encoding, take_crop
 from lydite.data.align.photographs import Photographs, Skipped
 from lydite.data.decode import decode, read_source
 from lydite.data.manifest import Manifest, Row, from_columns
+from lydite.data.reasons import refuse
 from lydite.data.scan.read import FileFacts, read_facts
 from lydite.errors import DataError, DecodeError
 from lydite.files import digest, sha256_bytes, write_bytes
@@ -122,7 +123,7 @@ class Maker:
         """
         data = read_source(row.file)
         if sha256_bytes(data) != row.sha256:
-            raise DecodeError(f"{row.file} has changed since it was scanned.", "digest")
+            raise refuse("digest", str(row.file))
         return take_crop(data, str(row.file), self.settings.size, self._seed(row, "crop"))
 
     def write_reals(self, photos: Photographs, progress: Progress) -> list[Skipped]:

@@ -68,13 +68,14 @@ def audit(manifest: Manifest, *, seed: int = 0, progress: Progress | None = None
     """
     if not len(manifest):
         raise DataError("The manifest has no images. Scan a folder that has some.")
-    measures = measure_files([row.file for row in manifest.rows()], progress)
+    measures = measure_files(list(manifest.rows()), progress)
     errors = [
         seen.error or known for seen, known in zip(measures, manifest.column("error"), strict=True)
     ]
     duplicates, cut_short = _near_duplicates(manifest, measures)
     confounds, swapped = _confounds(manifest, measures, seed, progress)
     findings = [
+        *checks.check_changed(manifest, errors),
         *checks.check_exact(manifest),
         *checks.check_groups(manifest),
         *_near_findings(duplicates, cut_short),

@@ -31,6 +31,29 @@ def counts(manifest: Manifest) -> tuple[Count, ...]:
     )
 
 
+def check_changed(manifest: Manifest, now: Sequence[str | None]) -> list[Finding]:
+    """Report files that are not the ones that were scanned.
+
+    Args:
+        manifest: which files.
+        now: why each cannot be used today, or None.
+    """
+    facts = zip(manifest.column("path"), now, manifest.column("error"), strict=True)
+    changed = [path for path, code, before in facts if code == "digest" != before]
+    if not changed:
+        return []
+    return [
+        Finding(
+            "changed",
+            "error",
+            len(changed),
+            f"{len(changed)} files are not the ones that were scanned: their labels may be wrong. "
+            "They take no part in training or scoring; scan again.",
+            some(changed),
+        )
+    ]
+
+
 def check_unreadable(manifest: Manifest, errors: Sequence[str | None]) -> list[Finding]:
     """Report the images that did not decode, by reason."""
     by_code: dict[str, list[str]] = defaultdict(list)

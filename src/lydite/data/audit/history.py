@@ -85,6 +85,8 @@ def double_quantization(blocks: Float64, table: Float64) -> tuple[float, float]:
     """
     peaks = []
     for row, column in _LOW:
+        if table[row, column] == 0:  # damaged, though it decodes: the coefficient is always 0
+            continue
         levels = np.rint(blocks[:, row, column] / table[row, column]).astype(np.int64)
         levels = levels[(np.abs(levels) <= _MOST_LEVEL) & (levels != 0)]
         if levels.size < 32:

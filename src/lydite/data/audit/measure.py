@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from lydite.data.audit.hashing import THUMBNAIL, WINDOWS, hash_image
 from lydite.data.audit.history import GRID_FEATURES, HISTORY_FEATURES, history_features
 from lydite.data.decode import decode, inspect
-from lydite.errors import DecodeError
+from lydite.data.manifest import Row
+from lydite.data.reasons import refuse
+from lydite.errors import DecodeError, FileError
+from lydite.files import sha256_file
 
 if TYPE_CHECKING:
     from lydite.data.header import ImageInfo
@@ -57,12 +60,14 @@ class ImageMeasures:
     usable: bool
 
 
-def measure_file(path: Path) -> ImageMeasures:
-    """Decode one image and measure it."""
+def measure_file(path: Path, sha256: str | None = None) -> ImageMeasures:
+    """Decode one image and measure it; another file than the one of the digest is refused."""
     try:
         info = inspect(path)
         rgb = decode(path)
-    except DecodeError as error:
+        if sha256 and sha256_file(path) != sha256:
+            raise refuse("digest", str(path))
+    except (DecodeError, FileError) as error:
         return ImageMeasures(
             error.code,
             np.full(len(FEATURES), np.nan),
@@ -116,14 +121,14 @@ def header_features(info: ImageInfo, height: int, width: int) -> list[float]:
     ]
 
 
-def measure_files(paths: Sequence[Path], progress: Progress | None = None) -> list[ImageMeasures]:
+def measure_files(rows: Sequence[Row], progress: Progress | None = None) -> list[ImageMeasures]:
     """Measure many images, several at a time, in order."""
     results: list[ImageMeasures] = []
     with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1)) as pool:
-        for result in pool.map(measure_file, paths):
+        for result in pool.map(lambda row: measure_file(row.file, row.sha256), rows):
             results.append(result)
-            if progress and (len(results) % 64 == 0 or len(results) == len(paths)):
-                progress("decode", len(results), len(paths), "")
+            if progress and (len(results) % 64 == 0 or len(results) == len(rows)):
+                progress("decode", len(results), len(rows), "")
     return results
 
 

@@ -9,6 +9,7 @@ round otherwise.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,11 @@ MARGIN = 16
 SIZES = (32, 512)
 MIN_COUNT = 8
 FOLDERS = {"real": "0_real", "fake": "1_fake"}
+#: every file that a demo's folder holds
+_OWN = re.compile(
+    rf"demo\.json|manifest\.parquet|({'|'.join(SPLIT_SHARES)})/[^/]+/"
+    rf"({'|'.join(FOLDERS.values())})/[0-9]{{6}}\.jpg"
+)
 
 #: called with (what, done, total, note), done and total in images
 Progress = Callable[[str, int, int, str], None]
@@ -116,9 +122,8 @@ def _reuse(folder: Path, parameters: dict[str, Any]) -> Manifest | None:
         return None
     if not folder.is_dir():
         raise DataError(f"{folder} is a file. Choose a folder for the demo.")
-    own = {*SPLIT_SHARES, "manifest.parquet", "demo.json"}
     entries = {entry.name for entry in folder.iterdir()}
-    foreign = sorted(entries - own)
+    foreign = _foreign(folder)
     if foreign or (entries and "demo.json" not in entries):
         what = foreign[0] if foreign else sorted(entries)[0]
         raise DataError(
@@ -137,6 +142,17 @@ def _reuse(folder: Path, parameters: dict[str, Any]) -> Manifest | None:
     sizes = zip(manifest.rows(), manifest.table["bytes"].to_pylist(), strict=True)
     complete = all(row.file.is_file() and row.file.stat().st_size == size for row, size in sizes)
     return manifest if complete else None
+
+
+def _foreign(folder: Path) -> list[str]:
+    """Return what a folder holds, at any depth, that no demo writes; a new demo would delete it."""
+    paths = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if not _is_real_folder(p)]
+    return sorted(path for path in paths if not _OWN.fullmatch(path))
+
+
+def _is_real_folder(path: Path) -> bool:
+    """Tell whether a path is a folder and not a link to one."""
+    return path.is_dir() and not path.is_symlink()
 
 
 def _split_of(index: int, count: int) -> str:

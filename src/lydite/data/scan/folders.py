@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import defaultdict
 from pathlib import PurePosixPath
 
 from lydite.data.scan.entries import (
@@ -95,18 +97,16 @@ def _synthbuster_folder(path: PurePosixPath) -> str | None:
     return parts[0] if parts else None
 
 
-def _photo_folders(source: Source) -> set[str]:
-    """Return the folders of photographs: those the user named, else those called RAISE."""
-    if source.real:
-        return {folder.name.lower() for folder in source.real}
+def _raise_folders(source: Source) -> set[str]:
+    """Return the names of the folders called RAISE."""
     names = {_synthbuster_folder(path) for path in source.images} - {None}
     return {name for name in names if name and name.startswith("raise")}
 
 
 def _synthbuster(source: Source) -> list[Entry]:
     """Read `generator/file` beside `RAISE/file`; equal names are the same photograph."""
-    photos = _photo_folders(source)
-    if not photos:
+    photos = _raise_folders(source)
+    if not source.real and not photos:
         raise DataError(
             f"{source.root} has no folder called RAISE. "
             "Name the folder of photographs with --real FOLDER."
@@ -115,7 +115,12 @@ def _synthbuster(source: Source) -> list[Entry]:
     for path in source.images:
         folder = _synthbuster_folder(path)
         if folder:
-            label = "real" if folder in photos else "fake"
+            # what the user named is a path, which may lie deeper than the folders of generators
+            named = next((real for real in source.real if real in path.parents), None)
+            if named is not None:
+                folder = named.name.lower() or folder
+            is_photo = named is not None if source.real else folder in photos
+            label = "real" if is_photo else "fake"
             entries.append(Entry(str(path), label, folder, "synthbuster", None, stem_of(path)))
     return entries
 
@@ -124,7 +129,9 @@ def _synthbuster_evidence(source: Source) -> str | None:
     """Say which folders are photographs and which are generators."""
     if source.fake:
         return None
-    photos = {name for name in _photo_folders(source) if name.startswith("raise")}
+    photos = _raise_folders(source)
+    if source.real:
+        photos &= {folder.name.lower() for folder in source.real}
     others = {_synthbuster_folder(path) for path in source.images} - photos - {None}
     if not photos or not others:
         return None
@@ -147,7 +154,30 @@ def _explicit(source: Source) -> list[Entry]:
                 f"The folder {str(folder)!r} lies in {str(outer)!r}, which is named as well: "
                 "an image would have two labels. Name folders that do not overlap."
             )
-    return [entry for folder, label in named for entry in _of_folder(source, folder, label)]
+    return _with_known_splits(
+        [entry for folder, label in named for entry in _of_folder(source, folder, label)]
+    )
+
+
+def _with_known_splits(entries: list[Entry]) -> list[Entry]:
+    """Give entries without a split that of their namesake, where only the other class has splits.
+
+    A group is a photograph and what was made of it, and its name begins with its split, as numbers
+    begin anew in each. So a group without one joins the group of the same name in the one split
+    that has it; a name that stands in several splits says nothing.
+    """
+    divided: dict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        if entry.split is not None:
+            divided[entry.group.partition("/")[2]].add(entry.split)
+    joined = []
+    for entry in entries:
+        found = divided.get(entry.group, set()) if entry.split is None else set()
+        if len(found) == 1:
+            (split,) = found
+            entry = dataclasses.replace(entry, split=split, group=f"{split}/{entry.group}")
+        joined.append(entry)
+    return joined
 
 
 def _of_folder(source: Source, folder: PurePosixPath, label: str) -> list[Entry]:

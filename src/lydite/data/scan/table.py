@@ -76,7 +76,7 @@ def _entry(row: dict[str, str | None], domain: str, where: str) -> Entry:
         generator=(row.get("generator") or "").strip() or label,
         domain=(row.get("domain") or "").strip() or domain,
         split=SPLIT_NAMES[split] if split else None,
-        group=(row.get("group") or "").strip() or path.rsplit(".", 1)[0],
+        group=(row.get("group") or "").strip() or str(PurePosixPath(path).with_suffix("")),
         sha256=(row.get("sha256") or "").strip().lower() or None,
     )
 
