@@ -17,6 +17,7 @@ from PIL import Image
 import lydite
 from lydite.card import Card, Preprocess
 from lydite.data.decode import REASONS, decode
+from lydite.data.preprocess import cut_tiles, grow, prepare
 from lydite.errors import CardError, ConfigError, DecodeError
 from lydite.predictor import Prediction, Predictor
 
@@ -174,6 +175,33 @@ def test_an_image_between_the_limit_and_the_tile_is_mirrored(predictor: Predicto
     assert predictor.score(small) == predictor.score(grown)
 
 
+def test_what_takes_too_much_memory_is_refused_and_others_are_answered(
+    predictor: Predictor, album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = prepare
+
+    def scarce(rgb: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+        if rgb.shape[0] == 40:
+            raise MemoryError
+        return real(rgb, preprocess)
+
+    monkeypatch.setattr("lydite.predictor.prepare", scarce)
+    large, small = predictor.predict(
+        [np.zeros((40, 64, 3), np.uint8), np.zeros((64, 64, 3), np.uint8)]
+    )
+    assert large.error is not None and large.error.code == "out-of-memory"
+    assert small.error is None
+
+
+def test_a_long_strip_is_mirrored_tile_by_tile() -> None:
+    rgb = np.arange(40 * 1000 * 3, dtype=np.uint32).astype(np.uint8).reshape(40, 1000, 3)
+    for strip in (rgb, rgb.transpose(1, 0, 2)):
+        found = cut_tiles(strip, Preprocess(size=64, min_side=1))
+        grown = grow(strip, 64)
+        assert np.array_equal(found, cut_tiles(grown, Preprocess(size=64)))
+        assert found.shape == (3, 64, 64, 3)
+
+
 def test_sources_have_names(predictor: Predictor, tmp_path: Path) -> None:
     file = tmp_path / "new\nline.png"
     file.write_bytes(encode(PHOTO))
@@ -259,6 +287,14 @@ def test_a_detector_that_was_never_exported(tmp_path: Path, tiny_card: Card) -> 
         {"version": 99},
         {"surprise": 1},
         {"files": {"../model.onnx": {"sha256": "0" * 64, "size_bytes": 1}}},
+        # input and probability would be infinite, and an int8 file would hide it
+        {"preprocess": {"std": [1e-320] * 3}},
+        {"preprocess": {"mean": [1e300] * 3}},
+        {"score": {"temperature": 1e-320}},
+        {"score": {"threshold": 1e308}},
+        {"training": {"loss": float("nan")}},
+        {"steps": [{"train": float("nan")}]},
+        {"architecture": {"network": "lydite-small", "config": {"a": float("inf")}}},
     ],
 )
 def test_hostile_cards_are_refused(tiny_detector: Path, change: dict[str, Any]) -> None:

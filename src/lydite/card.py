@@ -24,7 +24,7 @@ from pydantic import (
 from lydite.config import Fraction, Frozen, Sha256, validation_sentence
 from lydite.edits import Edit
 from lydite.errors import CardError
-from lydite.files import digest, is_file, read_bytes, sha256_file
+from lydite.files import digest, is_file, parse_json, read_bytes, sha256_file
 
 CARD_NAME = "card.json"
 CARD_VERSION = 5
@@ -42,6 +42,9 @@ WEIGHTS_NAME = "model.safetensors"
 WeightBits = Literal[7, 8]
 FULL_BITS: WeightBits = 8
 ONNX_NAME = "model.onnx"
+#: what an image is normalized by; beyond these a float32 input is infinite, and says nothing
+Mean = Annotated[float, Field(ge=-1e3, le=1e3)]
+Deviation = Annotated[float, Field(ge=1e-3, le=1e3)]
 MAX_CARD_BYTES = 10 * 1024 * 1024
 
 
@@ -66,15 +69,8 @@ class Preprocess(Frozen):
     fit: Literal["tiles", "resize"] = "tiles"
     tiles: Annotated[int, Field(ge=1, le=8)] = 3
     min_side: Annotated[int, Field(ge=1)] = 32
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-
-    @field_validator("std")
-    @classmethod
-    def _positive(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
-        if min(value) <= 0:
-            raise ValueError("every std must be above 0")
-        return value
+    mean: tuple[Mean, Mean, Mean] = (0.5, 0.5, 0.5)
+    std: tuple[Deviation, Deviation, Deviation] = (0.5, 0.5, 0.5)
 
 
 class Architecture(Frozen):
@@ -165,8 +161,8 @@ class ScoreMeaning(Frozen):
         conformal: the promise that the band keeps; None where it was chosen otherwise.
     """
 
-    threshold: float = 0.0
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    threshold: Annotated[float, Field(ge=-1e6, le=1e6)] = 0.0
+    temperature: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
     band: tuple[Fraction, Fraction] = (0.5, 0.5)
     fitted_on: Sha256 | None = None
     n: int = 0
@@ -344,13 +340,11 @@ def load_card(folder: Path, *, verify: bool = True) -> Card:
         CardError: no card, a damaged card, or a file that is missing or not the one described.
         FileError: unreadable.
     """
-    import json
-
     path = folder / CARD_NAME
     if not is_file(path):
         raise CardError(f"{folder} is not a detector: it has no {CARD_NAME}.")
     try:
-        value = json.loads(read_bytes(path, MAX_CARD_BYTES))
+        value = parse_json(read_bytes(path, MAX_CARD_BYTES))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise CardError(f"{path} is not valid JSON: {error}.") from error
     card = parse_card(value, str(path))

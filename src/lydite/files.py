@@ -71,6 +71,20 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
     return data
 
 
+def parse_json(data: bytes) -> Any:
+    """Return the value of a JSON document; `NaN` and `Infinity` are none.
+
+    Raises:
+        ValueError: not JSON, or not UTF-8.
+        RecursionError: it is nested too deeply.
+    """
+
+    def refuse(name: str) -> Any:
+        raise ValueError(f"{name} is no JSON value")
+
+    return json.loads(data, parse_constant=refuse)
+
+
 def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> Any:
     """Return the value in a JSON file.
 
@@ -78,7 +92,7 @@ def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> Any:
         FileError: the file is missing, too large, or not JSON.
     """
     try:
-        return json.loads(read_bytes(path, max_bytes))
+        return parse_json(read_bytes(path, max_bytes))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise FileError(f"{path} is not valid JSON: {error}.") from error
 

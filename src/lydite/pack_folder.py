@@ -11,7 +11,14 @@ from pydantic import ValidationError
 
 from lydite.config import Model, validation_sentence
 from lydite.errors import CardError, ConfigError, FileError, unknown_name
-from lydite.files import is_file, publish_folder, read_bytes, sha256_bytes, write_bytes
+from lydite.files import (
+    is_file,
+    parse_json,
+    publish_folder,
+    read_bytes,
+    sha256_bytes,
+    write_bytes,
+)
 from lydite.pack import (
     MAX_FILE_BYTES,
     MAX_MEMBERS,
@@ -176,7 +183,7 @@ def _read(folder: Path) -> dict[str, Any]:
     if not is_file(path):
         raise CardError(f"{folder} is not an adapter pack: it has no {PACK_NAME}.")
     try:
-        value = json.loads(read_bytes(path, MAX_PACK_BYTES))
+        value = parse_json(read_bytes(path, MAX_PACK_BYTES))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise CardError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(value, dict) or (newest := _NEWEST.get(str(value.get("format")))) is None:

@@ -22,6 +22,7 @@ from lydite.card import ONNX_NAME, Card, load_card
 from lydite.data.decode import Source, decode, describe
 from lydite.data.folder import image_files, is_folder
 from lydite.data.preprocess import prepare, probability, score_of, verdict
+from lydite.data.reasons import refuse
 from lydite.errors import CardError, DecodeError
 from lydite.explain.patches import PatchMap, Stride, patch_map
 from lydite.files import read_bytes
@@ -288,6 +289,8 @@ class Predictor:
             name, p_fake, z = self._speaker(rgb)
         except DecodeError as error:  # too small; decoding has named the image in its own errors
             raise DecodeError(f"{describe(source)}: {error}", error.code) from error
+        except MemoryError as error:
+            raise refuse("out-of-memory", describe(source)) from error
         return Prediction(
             source=_name(source),
             verdict=verdict(p_fake, self._variants[name].card.score),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +14,9 @@ import time
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import lydite
 from lydite import cli
@@ -92,6 +96,26 @@ def test_a_full_disk_behind_the_output_is_an_error_of_its_own() -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: the output cannot be written: No space left")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes descriptors as a shell does")
+def test_closed_streams_lose_no_answer_and_hide_no_failure(tmp_path: Path) -> None:
+    command = f"{shlex.quote(sys.executable)} -m lydite"
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "a.png")
+    run = functools.partial(  # noqa: S604
+        subprocess.run,
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    some = run(f"{command} predict gone a.png 2>&-", cwd=tmp_path)
+    assert some.returncode == 1
+    assert [line.split()[-1] for line in some.stdout.splitlines()] == ["gone", "a.png"]
+    unseen = run(f"{command} predict a.png >&-", cwd=tmp_path)
+    assert (unseen.returncode, unseen.stderr.count("\n")) == (2, 1)
+    assert "cannot be written: it is closed" in unseen.stderr
+    assert run(f"{command} predict --nope >&- 2>&-", cwd=tmp_path).returncode == 2
 
 
 def test_a_command_whose_module_is_absent_breaks_no_other(

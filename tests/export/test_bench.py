@@ -166,10 +166,13 @@ def test_memory_of_a_broken_file_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"threads": 0}, "`threads` of a benchmark must be at least 1. Got 0"),
+        ({"threads": 0}, "`threads` must be 1 to 1024, or None. Got 0"),
+        ({"threads": 100_000}, "`threads`"),  # a runtime that takes it never comes back
         ({"batch": -1}, "`batch`"),
+        ({"batch": 10**9}, "`batch` of a benchmark must be 1 to 4,096"),
         ({"repeats": 0}, "`repeats`"),
-        ({"warmup": -1}, "at least 0. Got -1"),
+        ({"repeats": 10**13}, "`repeats`"),
+        ({"warmup": -1}, "must be 0 to 1,000,000. Got -1"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(

@@ -15,6 +15,7 @@ ends as one line on stderr, or with `--json` as one object on stdout, and an exi
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import importlib.util
@@ -23,6 +24,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = words[: words.index("--")] if "--" in words else words
     as_json = any(word in AS_JSON for word in options)
     previous = _handle_sigterm()
+    closed = _open_streams()
     try:
         # a file name may hold characters that the terminal cannot show
         for stream in (sys.stdout, sys.stderr):
@@ -135,6 +138,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 stream.reconfigure(errors="backslashreplace")
         status = _run(words, as_json)
         sys.stdout.flush()
+        if closed and status == 0:
+            sys.stderr.write("error: the output cannot be written: it is closed.\n")
+            return 2
         return status
     except BrokenPipeError:
         _silence_stdout()
@@ -143,7 +149,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in FULL:
             raise
         _silence_stdout()  # a full disk behind it, where nothing more can be said
-        sys.stderr.write(f"error: the output cannot be written: {error.strerror or error}.\n")
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"error: the output cannot be written: {error.strerror or error}.\n")
         return 2
     finally:
         if previous is not None:
@@ -208,6 +215,20 @@ def _handle_sigterm() -> Any:
         raise Terminated
 
     return signal.signal(signal.SIGTERM, stop)
+
+
+def _open_streams() -> bool:
+    """Give streams that were closed before the start somewhere to go; tell whether stdout was.
+
+    Python has None in their place then, and the first message would end the work. The work itself
+    may be hours of training, so it is done, and the status tells that its answer went nowhere.
+    """
+    closed = sys.stdout is None
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, nowhere)
+    return closed
 
 
 def _silence_stdout() -> None:

@@ -77,10 +77,11 @@ def cut_tiles(rgb: UInt8, preprocess: Preprocess) -> UInt8:
     if preprocess.fit == "resize":
         scaled = Image.fromarray(rgb).resize((size, size), Image.Resampling.BILINEAR)
         return np.asarray(scaled, dtype=np.uint8)[None]
-    rgb = grow(rgb, size)
-    rows = tile_offsets(rgb.shape[0], size, preprocess.tiles)
-    columns = tile_offsets(rgb.shape[1], size, preprocess.tiles)
-    return np.stack([rgb[y : y + size, x : x + size] for y in rows for x in columns])
+    rows, columns = (
+        tile_offsets(max(side, size), size, preprocess.tiles) for side in rgb.shape[:2]
+    )
+    # tiles are grown and not the image, of which a long and narrow one would become a large one
+    return np.stack([grow(rgb[y : y + size, x : x + size], size) for y in rows for x in columns])
 
 
 def normalize(tiles: UInt8, preprocess: Preprocess) -> Float32:

@@ -17,9 +17,13 @@ from numpy.typing import NDArray
 
 from lydite.errors import CardError, ConfigError
 from lydite.export.memory import peak_memory_bytes
+from lydite.session import require_threads
 
 #: replicates behind the interval of a ratio
 RATIO_DRAWS = 1000
+#: tiles of a call, and calls, at most
+MAX_BATCH = 4096
+MAX_REPEATS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -98,10 +102,11 @@ def bench(
         One row a file, in the order given.
 
     Raises:
-        ConfigError: no files, or a number below 1 (`warmup`: below 0).
+        ConfigError: no files, or a number out of range.
         CardError: a file cannot be run.
     """
-    _check(models, threads=threads, batch=batch, warmup=warmup, repeats=repeats)
+    require_threads(threads)
+    _check(models, batch=batch, warmup=warmup, repeats=repeats)
     sides = {name: size if isinstance(size, int) else size[name] for name in models}
     peaks = {
         name: peak_memory_bytes(name, data, sides[name], threads=threads, batch=batch)
@@ -163,8 +168,10 @@ def _ratio_intervals(times: NDArray[np.float64], draw: np.random.Generator) -> N
     Whole rounds are drawn, with all their files, so that what slowed a round slows both.
     """
     repeats = times.shape[1]
-    rounds = draw.integers(repeats, size=(RATIO_DRAWS, repeats))
-    medians = np.stack([np.median(row[rounds], axis=1) for row in times])
+    medians = np.empty((len(times), RATIO_DRAWS))
+    for number in range(RATIO_DRAWS):  # all draws at once would take a thousand times the memory
+        rounds = draw.integers(repeats, size=repeats)
+        medians[:, number] = np.median(times[:, rounds], axis=1)
     ends: NDArray[np.float64] = np.percentile(medians[0] / medians, (2.5, 97.5), axis=1).T
     return ends
 
@@ -214,8 +221,9 @@ def _check(models: Mapping[str, bytes], **numbers: int) -> None:
         raise ConfigError("A benchmark needs at least one exported file. Got none.")
     for what, value in numbers.items():
         least = 0 if what == "warmup" else 1
-        if value < least:
-            raise ConfigError(f"`{what}` of a benchmark must be at least {least}. Got {value}.")
+        most = MAX_BATCH if what == "batch" else MAX_REPEATS
+        if not least <= value <= most:
+            raise ConfigError(f"`{what}` of a benchmark must be {least} to {most:,}. Got {value}.")
 
 
 @contextmanager
