@@ -79,13 +79,19 @@ def load_pack(folder: Path) -> Pack:
     return packs[0]
 
 
-def save_pack(pack: Pack, out: Path) -> None:
+def save_pack(pack: Pack, out: Path, *, replace: bool = False) -> None:
     """Write a pack as a new folder.
+
+    Args:
+        pack: to be written.
+        out: the folder.
+        replace: an older pack at `out` gives way.
 
     Raises:
         FileError: there is something at `out`, or it cannot be written.
     """
-    _require_free(out)
+    if not (replace and is_file(out / PACK_NAME)):
+        _require_free(out)
     with publish_folder(out) as folder:
         _write(pack, folder)
 

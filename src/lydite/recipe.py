@@ -21,6 +21,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
+    model_validator,
 )
 
 from lydite.card import Architecture, Preprocess
@@ -213,7 +214,7 @@ def parse_step(value: Any) -> Step:
     ((name, options),) = value.items()
     cls = STEPS.get(str(name))
     try:
-        return cls.model_validate(options or {})
+        return cls.model_validate({} if options is None else options)
     except ValidationError as error:
         raise ConfigError(f"Step `{name}` is not valid. {validation_sentence(error)}") from error
 
@@ -244,6 +245,15 @@ class Start(Frozen):
     config: dict[str, Any] = {}
     preprocess: Preprocess | None = None
     detector: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Start:
+        if self.preprocess is not None and self.preprocess.size != self.size:
+            raise ValueError(
+                f"`size` is {self.size} and the preprocessing's {self.preprocess.size}: "
+                "the network takes what that gives; write both alike"
+            )
+        return self
 
     def architecture(self) -> Architecture:
         """Return the network's description for the card.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lydite.cli import main
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.export.onnx import export
+from lydite.pack_folder import load_pack
 from lydite.recipe import Context, parse_step
 from lydite.study.adapt import usual_also
 
@@ -87,6 +89,24 @@ def test_a_pack_of_an_int8_detector_is_measured_written_and_predicts(
     said = capsys.readouterr().out
     assert "values learned" in said
     assert str(tmp_path / "out" / "pack") in said
+
+
+def test_another_adaptation_takes_the_place_of_an_older_one_if_asked(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = words(base, tmp_path / "out", "--shots", "4")
+    assert main(line) == 0
+    first = load_pack(tmp_path / "out" / "pack").card
+    assert main([*line, "--seed", "3"]) == 2
+    assert load_pack(tmp_path / "out" / "pack").card == first
+    assert main([*line, "--seed", "3", "--replace"]) == 0
+    second = load_pack(tmp_path / "out" / "pack").card
+    assert second.key != first.key
+    shutil.rmtree(tmp_path / "out" / "pack")
+    shutil.rmtree(tmp_path / "out" / "detectors")
+    capsys.readouterr()
+    assert main([*line, "--seed", "3"]) == 0  # what was lost is made again
+    assert load_pack(tmp_path / "out" / "pack").card.key == second.key
 
 
 def test_a_dry_run_writes_no_pack(

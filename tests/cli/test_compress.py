@@ -16,7 +16,7 @@ from lydite.compress.budget import Budget
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.evaluate.calibrate import calibrate
-from lydite.files import sha256_file
+from lydite.files import lock_folder, sha256_file
 from lydite.study.compress import choose, name_of
 from lydite.study.results import Cost, Result, StepCost
 
@@ -85,6 +85,18 @@ def test_a_budget_is_kept_by_the_file_on_disk(
     (item,) = value["candidates"]
     assert item["costs"]["size_bytes"] == size <= 60_000
     assert len(item["probes"]) > 1
+
+
+def test_a_folder_that_is_busy_keeps_its_record(
+    given: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    with lock_folder(out):
+        (out / "compress.json").write_text("{}")
+        more = ["--rate", "0.5", "--technique", "prune", "--replace"]
+        assert main(words(given, out, *more)) != 0
+    assert "Another lydite process" in capsys.readouterr().err
+    assert (out / "compress.json").read_text() == "{}"
 
 
 def test_a_dry_run_trains_nothing_and_writes_nothing(

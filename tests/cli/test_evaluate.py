@@ -138,7 +138,7 @@ def test_report_needs_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["report", str(tmp_path / "none")]) == 2
     assert "is not a study's folder" in capsys.readouterr().err
     assert main(["report", str(tmp_path)]) == 2
-    assert "no results in" in capsys.readouterr().err
+    assert "no results of this study in" in capsys.readouterr().err
 
 
 def test_degradations_are_scored_kept_and_counted(

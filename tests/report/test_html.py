@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,7 +12,10 @@ import pytest
 
 from lydite.errors import DataError
 from lydite.evaluate.unseen import Roles
-from lydite.report.html import write_report
+from lydite.files import read_json, write_json
+from lydite.report.html import _scores, write_report
+from lydite.report.view import lines_of
+from lydite.study.results import read_results, results_of_plan, write_result
 
 
 class Page(HTMLParser):
@@ -134,7 +139,6 @@ def test_results_alone_are_enough(study_folder: Path, tmp_path: Path) -> None:
 def test_a_source_is_shown_between_seen_and_unseen(study_folder: Path, tmp_path: Path) -> None:
     from lydite.evaluate.score import read_scores
     from lydite.evaluate.summary import summarize
-    from lydite.study.results import read_results, write_result
 
     for result in read_results(study_folder / "results"):
         scores = read_scores(study_folder / "scores" / f"{result.recipe}.parquet")
@@ -158,6 +162,67 @@ def test_a_page_without_a_source_does_not_speak_of_one(page: Page) -> None:
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no results in"):
+    with pytest.raises(DataError, match="no results of this study in"):
         write_report(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_results_that_the_plan_does_not_ask_for_stay_out(
+    study_folder: Path, tmp_path: Path
+) -> None:
+    """After `--replace`: of another recipe, another seed, and of other images."""
+    folder = tmp_path / "study"
+    shutil.copytree(study_folder, folder)
+    kept, *others = read_results(folder / "results")
+    plan = read_json(folder / "study.json")
+    plan["data"] = dict(kept.data)
+    write_json(folder / "study.json", plan)
+    write_result(folder / "results", kept.model_copy(update={"seed": 7}))
+    later = {"data": {"test": "0" * 64}, "created": "2027-01-01T00:00:00+00:00"}
+    write_result(folder / "results", others[0].model_copy(update=later))
+    gone = others[1].model_copy(update={"recipe": "gone"})
+    write_result(folder / "results", gone)
+    found = results_of_plan(folder)
+    assert {(r.recipe, r.seed) for r in found} == {(r.recipe, 0) for r in [kept, *others]}
+    assert all(r.data == kept.data for r in found)
+    said = " ".join(Page(write_report(folder, images=False).read_text("utf-8")).words)
+    assert "gone" not in said
+    assert "seed 7" not in said
+    write_json(folder / "study.json", plan | {"data": {"test": "1" * 64}})
+    with pytest.raises(DataError, match="no results of this study"):
+        write_report(folder)
+
+
+def test_scores_of_another_detector_are_not_drawn(study_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    shutil.copytree(study_folder, folder)
+    first, second, *_ = (result.recipe for result in read_results(folder / "results"))
+    other = folder / "scores" / f"{first}-seed0.parquet"
+    other.write_bytes((folder / "scores" / f"{second}.parquet").read_bytes())
+    lines = lines_of(results_of_plan(folder))
+    shown = _scores(folder, lines)
+    assert shown.keys() == {line.name for line in lines}
+    for line in lines:
+        assert set(shown[line.name]["key"].to_pylist()) == {line.result.key}
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"recipes": "abc"},
+        {"recipes": None},
+        {"recipes": ["BL"]},
+        {"data": "x"},
+        {"data": {"manifest": 5}},
+        {"title": 5},
+        {"title": "\ud800"},
+        {"study": "x"},
+    ],
+)
+def test_a_plan_that_is_none_is_refused(
+    study_folder: Path, tmp_path: Path, plan: dict[str, object]
+) -> None:
+    shutil.copytree(study_folder / "results", tmp_path / "results")
+    (tmp_path / "study.json").write_text(json.dumps(plan))
+    with pytest.raises(DataError, match="is not the plan of a study"):
+        write_report(tmp_path)

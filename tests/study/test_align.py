@@ -129,7 +129,7 @@ def test_twins_are_saved_alike_and_no_property_of_files_tells_them_apart(
         twins.setdefault(row.group, set()).add(told)
     assert {len(found) for found in twins.values()} == {1}
     rows = list(manifest.rows())
-    measures = np.stack([seen.features for seen in measure_files([row.file for row in rows])])
+    measures = np.stack([seen.features for seen in measure_files(rows)])
     targets = np.array([row.target for row in rows])
     _, groups = np.unique([row.group for row in rows], return_inverse=True)
     for probe in ("format", "size", "jpeg quality", "chroma subsampling", "metadata"):

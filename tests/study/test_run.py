@@ -396,7 +396,7 @@ def test_what_a_step_does_now_counts_although_the_plan_is_the_same(
 
 
 def test_results_are_of_their_reference_and_their_bench(
-    done: tuple[Study, StudyOptions, list[Result]],
+    done: tuple[Study, StudyOptions, list[Result]], tmp_path: Path
 ) -> None:
     study, options, _ = done
     data = load_data(study.data, options.folder)
@@ -408,6 +408,16 @@ def test_results_are_of_their_reference_and_their_bench(
     card.write_text("{")
     assert finished(study, data, options.folder) is None
     card.write_bytes(sound)
+    assert finished(study, data, options.folder) is not None
+    for part in ("detectors/CQ/model.onnx", "scores/CQ.parquet"):
+        gone = (options.folder / part).rename(tmp_path / "gone")
+        assert finished(study, data, options.folder) is None
+        gone.rename(options.folder / part)
+    onnx = options.folder / "detectors" / "CQ" / "model.onnx"
+    sound = onnx.read_bytes()
+    onnx.write_bytes(sound[:-9])
+    assert finished(study, data, options.folder) is None
+    onnx.write_bytes(sound)
     assert finished(study, data, options.folder) is not None
 
 
@@ -468,3 +478,21 @@ def test_a_misspelled_exclusion_is_named(tiny_manifest: Manifest, tmp_path: Path
     data = study.data.model_copy(update={"exclude": ("tow",)})
     with pytest.raises(DataError, match="`exclude`: Unknown domain 'tow'. Did you mean 'two'"):
         load_data(data, tmp_path)
+
+
+def test_broken_files_in_a_study_s_folder_are_made_anew(
+    tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    study = make(tiny_manifest, tmp_path)
+    options = StudyOptions(tmp_path / "out", device="cpu")
+    first = run_study(study, options)
+    out = options.folder
+    (out / "scores" / "BL.parquet").write_bytes(b"")
+    (out / "scores" / "CQ.parquet").write_bytes(b"PAR1 and no more")
+    (out / "detectors" / "CPF-50" / "model.onnx").write_bytes(b"x")
+    (out / "detectors" / "CQ" / "card.json").write_text("{")
+    again = run_study(study, options)
+    assert [r.key for r in again] == [r.key for r in first]
+    assert [r.card_digest for r in again] == [r.card_digest for r in first]
+    data = load_data(study.data, out)
+    assert finished(study, data, out) == again

@@ -9,7 +9,7 @@ import yaml
 
 from lydite.errors import ConfigError, FileError
 from lydite.recipe import parse_step
-from lydite.study.reading import builtin_studies, read_recipe, read_study
+from lydite.study.reading import builtin_studies, parse_yaml, read_recipe, read_study
 from lydite.study.schema import json_schema
 from lydite.study.spec import Study
 
@@ -98,6 +98,17 @@ def test_another_rule_for_thresholds_has_other_keys(
         ("name: small", "name: small\nversion: 99", "version"),
         ("name: small", "name: small\n\t- x", "not valid YAML"),
         ("m.parquet", "${LYDITE_NO_SUCH_VARIABLE}", "LYDITE_NO_SUCH_VARIABLE"),
+        ("name: small", "name: small\nname: large", "'name' stands twice in one place, in lines 2"),
+        ("steps: 10", "steps: 10, steps: 20", "'steps' stands twice"),
+        ("[{train: {steps: 10}}]", "&a [*a]", "line 7: a value holds itself"),
+        ("{train: {steps: 10}}", "{train: 0}", "`train` is not valid"),
+        ("steps: 10", "steps: 10, jpeg: 1.0, jpeg_quality: [95, 70]", "`jpeg_quality` must ascend"),
+        ("network: lydite-small", "network: lydite-small, preprocess: {size: 128}", "write both"),
+        (
+            "- name: CPF-90",
+            "  seeds: [0, 1]\n  - name: BL-seed1\n    seeds: [0]",
+            "called BL-seed1",
+        ),
     ],
 )
 def test_mistakes_are_explained(tmp_path: Path, old: str, new: str, words: str) -> None:
@@ -194,3 +205,24 @@ def test_few_images_for_steps_that_were_to_learn_from_all_are_refused() -> None:
         {"name": "more", "after": "few", "steps": ["finetune"], "shots": 8},
     ]
     assert [recipe.shots for recipe in Study.model_validate(value).resolved(0)] == [None, 8, 8]
+
+
+def test_references_without_end_are_refused(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    with pytest.raises(ConfigError, match="more than 100,000 values"):
+        parse_yaml("\n".join(lines), "study.yaml")
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        parse_yaml("[" * 5000 + "]" * 5000, "study.yaml")
+
+
+def test_merged_keys_may_be_written_over() -> None:
+    text = "base: &b {steps: 1, lr: 2}\nmore: {<<: *b, steps: 3}\nagain: {<<: *b, lr: 4}"
+    assert parse_yaml(text, "x")["more"] == {"steps": 3, "lr": 2}
+    assert parse_yaml("", "x") is None
+
+
+def test_two_detectors_cannot_share_a_file(tmp_path: Path) -> None:
+    text = GOOD.replace("  - name: CPF-90", "    seeds: [0, 1]\n  - name: BL-seed1\n    seeds: [0]")
+    with pytest.raises(ConfigError, match="two detectors would be called BL-seed1"):
+        read_study(write(tmp_path, text))

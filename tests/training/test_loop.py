@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from safetensors.torch import load_file, save_file
 
 from lydite.card import Architecture
 from lydite.compress.distill import Distill
+from lydite.data import images
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.edits import MaskWeights
 from lydite.errors import ConfigError, ResumeError, TrainingError
 from lydite.memory import forget_peak, resident_bytes
 from lydite.recipe import Context
-from lydite.training import loop
+from lydite.training import feed, loop
 from lydite.training.checkpoint import CHECKPOINT_NAME
 from lydite.training.loop import fit, require_dealt
 from lydite.training.objectives import Objective, cross_entropy, soft_target_loss
@@ -275,3 +277,24 @@ def test_cross_entropy_ignores_the_input() -> None:
     logits, targets = torch.tensor([[0.0, 2.0]]), torch.tensor([1])
     loss = cross_entropy()(logits, torch.zeros(1), targets)
     assert float(loss) == pytest.approx(0.126928, abs=1e-5)
+
+
+def test_a_read_that_hangs_is_named_and_not_waited_for(
+    tiny_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, real = threading.Event(), images.decode
+
+    def stuck(file: Path) -> np.ndarray:
+        free.wait(60)
+        return real(file)
+
+    monkeypatch.setattr(images, "decode", stuck)
+    monkeypatch.setattr(feed, "LOADER_TIMEOUT_S", 0.2)
+    start = Detector.start(TINY, seed=1)
+    settings = TrainSettings(steps=2, batch=4)
+    try:
+        with pytest.raises(TrainingError, match=r"One of these files hangs: .*\.(png|jpg)"):
+            fit(start.network, cross_entropy, start, settings, context(tiny_manifest, tmp_path))
+        assert not free.is_set()  # it came without the read having ended
+    finally:
+        free.set()

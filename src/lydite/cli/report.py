@@ -36,9 +36,10 @@ def report(
     """
     from lydite.errors import DataError
     from lydite.report.across import read_folds
-    from lydite.report.html import RESULTS, write_report
+    from lydite.report.html import write_report
     from lydite.report.overview import write_overview
     from lydite.report.protocol import folds_of, record_of
+    from lydite.study.results import RESULTS
 
     if not study.is_dir():
         raise DataError(f"{study} is not a study's folder. Make one with: lydite study STUDY.yaml")

@@ -8,10 +8,15 @@ from pathlib import Path
 
 from lydite.errors import DataError
 from lydite.evaluate.voices import WITH
-from lydite.report.html import RESULTS
 from lydite.report.markdown import fill_place
-from lydite.study.images import STUDY_FILE
-from lydite.study.results import Result, StepCost, newest, read_results
+from lydite.study.results import (
+    STUDY_FILE,
+    Result,
+    StepCost,
+    newest,
+    read_results,
+    results_of_plan,
+)
 from lydite.study.spec import SHARED
 
 #: what tables over folds show, by name: metric, group of domains, heading
@@ -35,7 +40,7 @@ def read_folds(folder: Path) -> dict[str, list[Result]]:
     places = (path for path in folder.iterdir() if path.is_dir() and path.name not in SHARED)
     for fold in sorted(places):
         ran = (fold / STUDY_FILE).is_file()
-        results = read_results(fold / RESULTS if ran else fold)
+        results = results_of_plan(fold) if ran else read_results(fold)
         if results:
             found[fold.name] = newest(results)
     return found

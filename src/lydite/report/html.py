@@ -6,6 +6,7 @@ escaped. Figures that were measured are quoted; none is computed here.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -28,10 +29,9 @@ from lydite.report import calibration, degraded, distributions, figures, picture
 from lydite.report.probes import find_probes, probe_remarks, section
 from lydite.report.view import Line, columns_of, headline, kilobytes, lines_of, remarks
 from lydite.study.probes import Probes
-from lydite.study.results import Result, read_results
+from lydite.study.results import RESULTS, STUDY_FILE, Result, results_of_plan
 
 REPORT_NAME = "report.html"
-RESULTS = "results"
 _MANIFESTS = ("manifest.parquet", "data/manifest.parquet")
 #: metrics of the full table, in its order
 _DECISIONS = ("accuracy", "balanced_accuracy", "f1", "precision", "recall", "auc", "ap")
@@ -55,9 +55,9 @@ def write_report(folder: Path, out: Path | None = None, *, images: bool = True) 
         FileError: a file cannot be read or written.
     """
     study = _study(folder)
-    results = _ordered(read_results(folder / "results"), study)
+    results = _ordered(results_of_plan(folder), study)
     if not results:
-        raise DataError(f"There are no results in {folder / 'results'}. Run: lydite study")
+        raise DataError(f"There are no results of this study in {folder / RESULTS}. Run it again.")
     lines = lines_of(results)
     scores = _scores(folder, lines)
     root = _image_root(folder, study) if images else None
@@ -231,13 +231,35 @@ def chosen(lines: Sequence[Line]) -> list[Line]:
 
 
 def _study(folder: Path) -> dict[str, Any]:
-    """Return the study as data, empty where the folder does not tell."""
-    path = folder / "study.json"
+    """Return the study as data, empty where the folder does not tell.
+
+    Raises:
+        DataError: it is none that was written here.
+    """
+    path = folder / STUDY_FILE
     if not path.is_file():
         return {}
     value = read_json(path)
-    inner = value.get("study", value) if isinstance(value, dict) else {}
-    return inner if isinstance(inner, dict) else {}
+    inner = value.get("study", value) if isinstance(value, dict) else None
+    if not isinstance(inner, dict) or not _is_study(inner):
+        raise DataError(f"{path} is not the plan of a study. Run the study again.")
+    return inner
+
+
+def _is_study(value: dict[str, Any]) -> bool:
+    """Tell whether a JSON value has the parts of a study that a page quotes, of their kinds."""
+    recipes, data = value.get("recipes", []), value.get("data") or {}
+    texts = [value.get("title"), value.get("name")]
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:  # half a character, which no page can hold
+        return False
+    return (
+        isinstance(recipes, list)
+        and all(isinstance(recipe, dict) for recipe in recipes)
+        and isinstance(data, dict)
+        and all(text is None or isinstance(text, str) for text in [*texts, data.get("manifest")])
+    )
 
 
 def _ordered(results: Sequence[Result], study: Mapping[str, Any]) -> list[Result]:
@@ -255,8 +277,11 @@ def _scores(folder: Path, lines: Sequence[Line]) -> dict[str, pa.Table]:
         for stem in (f"{recipe}-seed{seed}", recipe):
             path = folder / "scores" / f"{stem}.parquet"
             if path.is_file():
-                found[line.name] = read_scores(path)
-                break
+                table = read_scores(path)
+                # a file may be left from another run of the recipe, or another recipe's
+                if table["key"].unique().to_pylist() == [line.result.key]:
+                    found[line.name] = table
+                    break
     return found
 
 

@@ -72,11 +72,11 @@ class Line:
         """Size of the exported file."""
         return self.result.cost.size_bytes
 
-    def figure(self, metric: str, **where: str) -> Figure | None:
+    def figure(self, metric: str, /, **where: str) -> Figure | None:
         """Return the figure of a slice of the test split."""
         return self.result.figure(metric, **where, split=SPLIT)
 
-    def value(self, metric: str, **where: str) -> float | None:
+    def value(self, metric: str, /, **where: str) -> float | None:
         """Return the number of a slice of the test split."""
         figure = self.figure(metric, **where)
         return None if figure is None else figure.value

@@ -125,8 +125,8 @@ def adapt(detector: Path, study: Study, options: StudyOptions) -> Adapted | None
     before, after = results
     folder = options.folder / PACK_FOLDER
     adapted = Detector.load(options.folder / "detectors" / after.recipe)
-    if not _holds(folder, adapted):
-        save_pack(make_pack(base, adapted, after.recipe), folder)
+    if not _holds(folder, adapted, replace=options.replace):
+        save_pack(make_pack(base, adapted, after.recipe), folder, replace=options.replace)
     return Adapted(folder, load_pack(folder).card, before, after)
 
 
@@ -169,15 +169,18 @@ def usual_also(detector: Path) -> tuple[Layers, ...]:
     return ("head",)
 
 
-def _holds(folder: Path, adapted: Detector) -> bool:
+def _holds(folder: Path, adapted: Detector, *, replace: bool) -> bool:
     """Tell whether a folder holds the pack of this very detector.
 
     Raises:
-        ConfigError: it holds another one, which is not written over.
+        ConfigError: it holds another one, and `replace` is not set.
+        CardError: it holds something else.
     """
     if not folder.exists():
         return False
     if load_pack(folder).card.key != adapted.card.key:
+        if replace:
+            return False
         raise ConfigError(
             f"{folder} holds the pack of another adaptation. Choose another folder with -o."
         )

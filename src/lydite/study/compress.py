@@ -19,7 +19,7 @@ from lydite.compress.budget import Budget
 from lydite.config import Frozen, Sha256, validate
 from lydite.detector import Detector
 from lydite.errors import ResumeError
-from lydite.files import read_json, write_json
+from lydite.files import lock_folder, read_json, write_json
 from lydite.recipe import Progress, Start, parse_step, silent
 from lydite.study.candidates import Candidate, Request, plan
 from lydite.study.results import Result
@@ -101,8 +101,9 @@ def compress(
     source = Detector.load(detector)
     path, team = options.folder / RECORD, Team.current()
     if team.leads:  # latencies are measured once, by one process
-        record = planned(path, source, request, options.progress, replace=options.replace)
-        write_json(path, record.model_dump(mode="json"))
+        with lock_folder(options.folder):  # the record is that of whoever works there
+            record = planned(path, source, request, options.progress, replace=options.replace)
+            write_json(path, record.model_dump(mode="json"))
     team.agree(True)
     if not team.leads:
         record = planned(path, source, request)

@@ -23,9 +23,9 @@ from lydite.config import validate
 from lydite.errors import ConfigError, unknown_name
 from lydite.files import write_json
 from lydite.study.expand import expand
-from lydite.study.images import STUDY_FILE, study_manifest
+from lydite.study.images import study_manifest
 from lydite.study.plan import Plan
-from lydite.study.results import Result
+from lydite.study.results import STUDY_FILE, Result
 from lydite.study.run import StudyOptions, plan_study, run_study, same_or_refuse
 from lydite.study.spec import Fold, Study
 from lydite.study.together import together, write_together

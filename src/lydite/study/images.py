@@ -18,10 +18,10 @@ from lydite.files import read_json, write_json
 from lydite.recipe import Progress, silent
 from lydite.study.apart import without_generators
 from lydite.study.execute import Learning
+from lydite.study.results import STUDY_FILE
 from lydite.study.spec import DataSpec
 from lydite.study.twins import Twins, with_twins
 
-STUDY_FILE = "study.json"
 MANIFEST_FILE = "manifest.parquet"
 SCAN_FILE = "scan.json"
 

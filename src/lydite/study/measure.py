@@ -16,7 +16,7 @@ from lydite.card import ONNX_NAME, Figure
 from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector, versions
-from lydite.errors import ConfigError
+from lydite.errors import ConfigError, LyditeError
 from lydite.evaluate.auc_gain import auc_gains
 from lydite.evaluate.compare import compare
 from lydite.evaluate.degrade import NONE
@@ -263,7 +263,10 @@ def _stored(place: Path, wanted: Detector) -> Detector | None:
     """Return the detector in a folder if it is the exported form of the wanted one."""
     if not (place / "card.json").is_file():
         return None
-    found = Detector.load(place)
+    try:
+        found = Detector.load(place)
+    except LyditeError:  # damaged: it is exported anew
+        return None
     same = found.card.model_copy(update={"files": {}}) == wanted.card.model_copy(
         update={"files": {}}
     )

@@ -15,6 +15,9 @@ from lydite.errors import ConfigError, FileError
 from lydite.recipe import Recipe
 from lydite.study.spec import Study
 
+#: values in a study at most, those that references repeat counted each time
+MAX_VALUES = 100_000
+
 
 def builtin_studies() -> list[str]:
     """Return the names of the studies inside the package."""
@@ -60,11 +63,64 @@ def parse_yaml(text: str, where: str) -> Any:
     Raises:
         ConfigError: not YAML, or a variable is not set.
     """
+    loader = yaml.SafeLoader(text)
     try:
-        value = yaml.safe_load(text)
+        node = loader.get_single_node()
+        if node is not None:
+            _require_plain(node, where)
+        value = None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is not valid YAML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{where} is nested too deeply.") from None
+    finally:
+        loader.dispose()
     return _expand(value, where)
+
+
+def _require_plain(root: yaml.Node, where: str) -> None:
+    """Refuse keys that come twice, of which YAML's own reader drops one without a word.
+
+    And values that hold themselves, or are repeated by references without end.
+
+    Raises:
+        ConfigError: with the line.
+    """
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+
+    def size_of(node: yaml.Node) -> int:
+        if id(node) in open_nodes:
+            raise ConfigError(f"{where}, line {node.start_mark.line + 1}: a value holds itself.")
+        if id(node) not in sizes:
+            open_nodes.add(id(node))
+            parts = []
+            if isinstance(node, yaml.MappingNode):
+                _require_single(node, where)
+                parts = [part for pair in node.value for part in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                parts = node.value
+            sizes[id(node)] = 1 + sum(map(size_of, parts))
+            open_nodes.remove(id(node))
+        return sizes[id(node)]
+
+    if size_of(root) > MAX_VALUES:
+        raise ConfigError(f"{where} holds more than {MAX_VALUES:,} values.")
+
+
+def _require_single(node: yaml.MappingNode, where: str) -> None:
+    """Refuse a mapping in which a key comes twice."""
+    seen: dict[str, int] = {}
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            continue
+        line = key.start_mark.line + 1
+        if key.value in seen:
+            raise ConfigError(
+                f"{where}: {key.value!r} stands twice in one place, in lines {seen[key.value]} "
+                f"and {line}. Keep one."
+            )
+        seen[key.value] = line
 
 
 def _read_text(path: Path, hint: str) -> str:

@@ -18,6 +18,9 @@ from lydite.errors import DataError
 from lydite.files import read_json, write_json
 
 RESULT_VERSION = 1
+#: of a study's folder: its plan, and the folder of its results
+STUDY_FILE = "study.json"
+RESULTS = "results"
 #: the record of what a protocol's folds say together, which may lie beside results
 TOGETHER_FILE = "protocol.json"
 #: names of results of a detector that has some already: its digest, then a number
@@ -164,6 +167,41 @@ def read_results(folder: Path) -> list[Result]:
         except ValidationError as error:
             raise DataError(f"{path} is not a result: {validation_sentence(error)}") from error
     return results
+
+
+def results_of_plan(folder: Path) -> list[Result]:
+    """Return the results of a study's folder that its plan asks for, as `read_results` does.
+
+    After `--replace` others stay beside them: of recipes and seeds that are gone, and of other
+    images, which no table may hold together with these. Without a plan, all are returned.
+
+    Args:
+        folder: of the study, with `results/` and, of a run, `study.json`.
+
+    Raises:
+        DataError: a file is not a result, or a newer one.
+        FileError: the plan is not JSON.
+    """
+    results = read_results(folder / RESULTS)
+    path = folder / STUDY_FILE
+    plan = read_json(path) if path.is_file() else None
+    if not isinstance(plan, dict) or not plan.get("data"):
+        return results
+    wanted = _wanted(plan.get("study"))
+    return [
+        r
+        for r in results
+        if r.data == plan["data"] and (wanted is None or (r.recipe, r.seed) in wanted)
+    ]
+
+
+def _wanted(study: Any) -> set[tuple[str, int]] | None:
+    """Return recipes and seeds of a plan; None where it does not tell."""
+    try:
+        usual = study.get("seeds", [0])
+        return {(r["name"], s) for r in study["recipes"] for s in r.get("seeds") or usual}
+    except (AttributeError, KeyError, TypeError):
+        return None
 
 
 def _written(path: Path) -> tuple[str, int]:

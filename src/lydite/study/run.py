@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lydite.card import CARD_NAME, load_card
+from lydite.card import ONNX_NAME, load_card
 from lydite.data.images import ImageStore
 from lydite.errors import LyditeError, ResumeError
 from lydite.evaluate.degraded import degradations_of
@@ -17,11 +17,11 @@ from lydite.files import lock_folder, read_json, write_json
 from lydite.recipe import Progress, Recipe, silent
 from lydite.study.cache import Cache
 from lydite.study.execute import Options, execute, keys_of, start_of
-from lydite.study.images import STUDY_FILE, StudyData, load_data
+from lydite.study.images import StudyData, load_data
 from lydite.study.measure import Shipped, measure, ship
 from lydite.study.plan import Plan, make_plan, require_apart
 from lydite.study.probes import probe_study
-from lydite.study.results import Result, newest, read_results, write_result
+from lydite.study.results import STUDY_FILE, Result, newest, read_results, write_result
 from lydite.study.spec import Study
 from lydite.training.team import Team
 
@@ -167,7 +167,10 @@ def finished(study: Study, data: StudyData, folder: Path) -> list[Result] | None
             return None
         if found.approach != study.approach_of(recipe.name):
             return None
-        if not _says(folder / "detectors" / _name_of(study, recipe), study):
+        name = _name_of(study, recipe)
+        if not _kept(folder / "detectors" / name, study):
+            return None
+        if not (folder / "scores" / f"{name}.parquet").is_file():
             return None
         results.append(found)
     return results
@@ -182,15 +185,14 @@ def _measured(study: Study, found: Result) -> bool:
     return True
 
 
-def _says(place: Path, study: Study) -> bool:
-    """Tell whether a detector's card says what the study says of it; true where there is none."""
-    if not (place / CARD_NAME).is_file():
-        return True
+def _kept(place: Path, study: Study) -> bool:
+    """Tell whether a detector is there and whole, and its card says what the study says of it."""
     try:
-        card = load_card(place, verify=False)
-    except LyditeError:  # damaged: it is written anew
+        card = load_card(place)
+    except LyditeError:  # gone or damaged: it is written anew
         return False
-    return (card.sources, card.limits) == (study.data.sources, study.limits)
+    says = (card.sources, card.limits) == (study.data.sources, study.limits)
+    return says and ONNX_NAME in card.files
 
 
 def _key_of(recipe: Recipe, data: StudyData) -> str:
@@ -224,8 +226,7 @@ def _make(study: Study, data: StudyData, options: StudyOptions, store: ImageStor
 
 def _name_of(study: Study, recipe: Recipe) -> str:
     """Return what a recipe's detector is called in the study's folder."""
-    several = len(study.seeds_of(recipe.name)) > 1
-    return f"{recipe.name}-seed{recipe.seed}" if several else recipe.name
+    return study.file_stem(recipe.name, recipe.seed)
 
 
 def _brought_up_to_date(kept: Any) -> Any:

@@ -97,8 +97,11 @@ def validation_figures(detector: Detector, scores: pa.Table, *, roles: Roles) ->
 
 def _kept(path: Path, mark: dict[str, str]) -> pa.Table:
     """Return the scores in a file if they are marked so, else none."""
-    if path.is_file():
-        table = read_parquet(path)
+    try:
+        table = read_parquet(path) if path.is_file() else None
+    except (pa.ArrowException, OSError, ValueError):  # damaged: scored anew
+        table = None
+    if table is not None:
         metadata = table.schema.metadata or {}
         if all(metadata.get(name.encode()) == value.encode() for name, value in mark.items()):
             return table.replace_schema_metadata(None)

@@ -231,6 +231,13 @@ class Study(Frozen):
                 raise ValueError(f"recipe {entry.name} needs either `after` or `start`")
             if entry.after is not None and entry.after not in names[:index]:
                 raise ValueError(unknown_name("earlier recipe", entry.after, names[:index]))
+        files = [self.file_stem(name, seed) for name in names for seed in self.seeds_of(name)]
+        twice = next((name for name in files if files.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"two detectors would be called {twice}: a recipe of several seeds has their "
+                "numbers in the names of its files; rename the other recipe"
+            )
         self._require_same_images()
         return self
 
@@ -282,6 +289,10 @@ class Study(Frozen):
         """Return the seeds that a recipe is run with."""
         entry = next(e for e in self.recipes if e.name == name)
         return entry.seeds or self.seeds
+
+    def file_stem(self, name: str, seed: int) -> str:
+        """Return what a recipe's detector and scores are called in the study's folder."""
+        return f"{name}-seed{seed}" if len(self.seeds_of(name)) > 1 else name
 
     def made_of(self) -> dict[str, str]:
         """Return by recipe the one that it comes after, where it comes after one."""

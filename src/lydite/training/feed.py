@@ -32,6 +32,7 @@ class Feed:
         self.normalize = Normalizer(batches, fabric.device)
         self._pool: ThreadPoolExecutor | None = None
         self._waiting: tuple[int, Future[Loaded]] | None = None
+        self._hangs = False
 
     def __enter__(self) -> Feed:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="lydite-loader")
@@ -44,7 +45,9 @@ class Feed:
         trace: TracebackType | None,
     ) -> None:
         assert self._pool is not None, "left without having been entered"
-        self._pool.shutdown()
+        # what hangs is not waited for: then nobody would ever read which file it is
+        hangs = isinstance(error, TrainingError) and self._hangs
+        self._pool.shutdown(wait=not hangs, cancel_futures=True)
         self._pool = self._waiting = None
 
     def take(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -60,6 +63,7 @@ class Feed:
         try:
             loaded = waiting.result(timeout=LOADER_TIMEOUT_S)
         except FutureTimeoutError:
+            self._hangs = True
             names = [str(self.batches.file_at(p)) for p in self.batches.positions(step)]
             raise TrainingError(
                 f"Loading a batch took over {LOADER_TIMEOUT_S:.0f} s. One of these files hangs: "

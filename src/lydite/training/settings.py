@@ -73,6 +73,13 @@ class TrainSettings(Frozen):
     checkpoint_s: Annotated[float, Field(ge=0)] = 20.0
 
     @model_validator(mode="after")
+    def _qualities_ascend(self) -> TrainSettings:
+        low, high = self.jpeg_quality
+        if low > high:
+            raise ValueError(f"`jpeg_quality` must ascend; got {(low, high)}")
+        return self
+
+    @model_validator(mode="after")
     def _one_average(self) -> TrainSettings:
         if self.ema and self.swa:
             raise ValueError("`ema` and `swa` are two ways to average weights; set one to 0")
