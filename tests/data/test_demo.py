@@ -196,5 +196,6 @@ def test_files_of_others_inside_a_demo_are_never_deleted(tmp_path: Path) -> None
         with pytest.raises(DataError, match=f"train/sim-nearest/{name}"):
             make_demo(tmp_path / "demo", size=32, count=8, seed=1)
         assert mine.exists()
+        make_demo(tmp_path / "demo", size=32, count=8)  # the one that is there; nothing is made
         mine.unlink()
     make_demo(tmp_path / "demo", size=32, count=8, seed=1)

@@ -112,6 +112,9 @@ def test_synthbuster_with_photographs_that_lie_deeper(tmp_path: Path) -> None:
     }
     only_one = facts(scan(tmp_path, "synthbuster", real=["camera/dslr"]), "label")
     assert only_one["camera/phone/b.png"] == ("fake",)  # not named
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no image lies there"):
+        scan(tmp_path, "synthbuster", real=["empty"])
 
 
 def test_a_fake_joins_its_photograph_where_one_class_alone_has_splits(tmp_path: Path) -> None:

@@ -123,14 +123,22 @@ def _reuse(folder: Path, parameters: dict[str, Any]) -> Manifest | None:
     if not folder.is_dir():
         raise DataError(f"{folder} is a file. Choose a folder for the demo.")
     entries = {entry.name for entry in folder.iterdir()}
+    if not entries:
+        return None
+    ready = _complete(folder, parameters)
+    if ready is not None:
+        return ready
     foreign = _foreign(folder)
-    if foreign or (entries and "demo.json" not in entries):
+    if foreign or "demo.json" not in entries:
         what = foreign[0] if foreign else sorted(entries)[0]
         raise DataError(
             f"{folder} holds {what!r}, which is not the demo's. Choose an empty or new folder."
         )
-    if not entries:
-        return None
+    return None
+
+
+def _complete(folder: Path, parameters: dict[str, Any]) -> Manifest | None:
+    """Return the demo of these parameters in `folder`, None where it is not there or not whole."""
     try:
         stored = read_json(folder / "demo.json")
         whole = stored == parameters | {k: stored[k] for k in ("manifest", "data")}

@@ -111,6 +111,9 @@ def _synthbuster(source: Source) -> list[Entry]:
             f"{source.root} has no folder called RAISE. "
             "Name the folder of photographs with --real FOLDER."
         )
+    for real in source.real:
+        if not any(real in path.parents for path in source.images):
+            raise DataError(f"--real names {str(real)!r}, but no image lies there.")
     entries = []
     for path in source.images:
         folder = _synthbuster_folder(path)
