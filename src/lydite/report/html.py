@@ -6,7 +6,6 @@ escaped. Figures that were measured are quoted; none is computed here.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -24,12 +23,13 @@ from lydite.errors import DataError, LyditeError
 from lydite.evaluate.score import read_scores
 from lydite.evaluate.unseen import Roles
 from lydite.evaluate.verdicts import VERDICTS
-from lydite.files import read_json, write_bytes
+from lydite.files import write_bytes
 from lydite.report import calibration, degraded, distributions, figures, pictures, rates, why
+from lydite.report.plan import in_order, read_plan
 from lydite.report.probes import find_probes, probe_remarks, section
 from lydite.report.view import Line, columns_of, headline, kilobytes, lines_of, remarks
 from lydite.study.probes import Probes
-from lydite.study.results import RESULTS, STUDY_FILE, Result, results_of_plan
+from lydite.study.results import RESULTS, results_of_plan
 
 REPORT_NAME = "report.html"
 _MANIFESTS = ("manifest.parquet", "data/manifest.parquet")
@@ -54,8 +54,8 @@ def write_report(folder: Path, out: Path | None = None, *, images: bool = True) 
         DataError: there are no results, or one of them is not valid.
         FileError: a file cannot be read or written.
     """
-    study = _study(folder)
-    results = _ordered(results_of_plan(folder), study)
+    study = read_plan(folder)
+    results = in_order(results_of_plan(folder), study)
     if not results:
         raise DataError(f"There are no results of this study in {folder / RESULTS}. Run it again.")
     lines = lines_of(results)
@@ -228,45 +228,6 @@ def chosen(lines: Sequence[Line]) -> list[Line]:
         max(lines, key=lambda line: line.value("auc", group="unseen-mean") or 0.0),
     ]
     return list({line.name: line for line in picks}.values())
-
-
-def _study(folder: Path) -> dict[str, Any]:
-    """Return the study as data, empty where the folder does not tell.
-
-    Raises:
-        DataError: it is none that was written here.
-    """
-    path = folder / STUDY_FILE
-    if not path.is_file():
-        return {}
-    value = read_json(path)
-    inner = value.get("study", value) if isinstance(value, dict) else None
-    if not isinstance(inner, dict) or not _is_study(inner):
-        raise DataError(f"{path} is not the plan of a study. Run the study again.")
-    return inner
-
-
-def _is_study(value: dict[str, Any]) -> bool:
-    """Tell whether a JSON value has the parts of a study that a page quotes, of their kinds."""
-    recipes, data = value.get("recipes", []), value.get("data") or {}
-    texts = [value.get("title"), value.get("name")]
-    try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:  # half a character, which no page can hold
-        return False
-    return (
-        isinstance(recipes, list)
-        and all(isinstance(recipe, dict) for recipe in recipes)
-        and isinstance(data, dict)
-        and all(text is None or isinstance(text, str) for text in [*texts, data.get("manifest")])
-    )
-
-
-def _ordered(results: Sequence[Result], study: Mapping[str, Any]) -> list[Result]:
-    """Return results in the order in which the study names its recipes."""
-    names = [entry.get("name") for entry in study.get("recipes", [])]
-    place = {name: number for number, name in enumerate(names)}
-    return sorted(results, key=lambda r: (place.get(r.recipe, len(place)), r.seed))
 
 
 def _scores(folder: Path, lines: Sequence[Line]) -> dict[str, pa.Table]:

@@ -90,6 +90,7 @@ def _require_plain(root: yaml.Node, where: str) -> None:
     open_nodes: set[int] = set()
 
     def size_of(node: yaml.Node) -> int:
+        """Return how many values a node becomes, those behind references counted each time."""
         if id(node) in open_nodes:
             raise ConfigError(f"{where}, line {node.start_mark.line + 1}: a value holds itself.")
         if id(node) not in sizes:

@@ -38,8 +38,11 @@ def check_changed(manifest: Manifest, now: Sequence[str | None]) -> list[Finding
         manifest: which files.
         now: why each cannot be used today, or None.
     """
-    facts = zip(manifest.column("path"), now, manifest.column("error"), strict=True)
-    changed = [path for path, code, before in facts if code == "digest" != before]
+    changed = [
+        path
+        for path, new in zip(manifest.column("path"), _newly_other(manifest, now), strict=True)
+        if new
+    ]
     if not changed:
         return []
     return [
@@ -54,11 +57,18 @@ def check_changed(manifest: Manifest, now: Sequence[str | None]) -> list[Finding
     ]
 
 
+def _newly_other(manifest: Manifest, now: Sequence[str | None]) -> list[bool]:
+    """Return which files are others than the scanned ones, and were what they should be then."""
+    before = manifest.column("error")
+    return [new == "digest" != old for new, old in zip(now, before, strict=True)]
+
+
 def check_unreadable(manifest: Manifest, errors: Sequence[str | None]) -> list[Finding]:
-    """Report the images that did not decode, by reason."""
+    """Report the images that did not decode, by reason; not those that changed."""
     by_code: dict[str, list[str]] = defaultdict(list)
-    for path, code in zip(manifest.column("path"), errors, strict=True):
-        if code:
+    others = _newly_other(manifest, errors)
+    for path, code, other in zip(manifest.column("path"), errors, others, strict=True):
+        if code and not other:
             by_code[code].append(path)
     return [
         Finding(
