@@ -8,8 +8,9 @@ between `<!-- KIND:NAME -->` and `<!-- /KIND -->`: a `figure` (AUC on unseen gen
 size, docs/NAME.svg), `rates` (accuracy against the share removed, docs/NAME-rates.svg), `curves`
 (accuracy against how many images were learned from, a column a fold, docs/NAME-curves.svg), `depth`
 (what an adapter is worth at every place, docs/NAME-depth.svg), `held` (AUC on what each fold of a
-protocol holds out, docs/NAME-held.svg) or the `sensitivity` of its reference (from
-`studies/NAME/sensitivity.json`). Between
+protocol holds out, docs/NAME-held.svg), `gains` (what recipes bring there, in `studies/NAME` and in
+every `studies/NAME-*` that has results, docs/NAME-gains.svg) or the `sensitivity` of its reference
+(from `studies/NAME/sensitivity.json`). Between
 `<!-- placement:NAME -->` and `<!-- /placement -->` stands what predictors of an adapter's place are
 worth, made from the placements in `studies/NAME/results`; between `<!-- degraded:NAME -->` and
 `<!-- /degraded -->` what degraded images cost each recipe.
@@ -31,6 +32,7 @@ from lydite.report.across import VIEWS, fill_across, read_folds
 from lydite.report.degraded_table import degraded_table
 from lydite.report.depth import depth_curves
 from lydite.report.figures import trade_off
+from lydite.report.gains import gain_column, gains_figure
 from lydite.report.held import held_figure
 from lydite.report.markdown import fill, fill_place
 from lydite.report.placement_table import placement_table
@@ -44,8 +46,8 @@ from lydite.transfer.placement_compare import compare_placements, read_placement
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = re.compile(
-    r"<!-- (table|figure|rates|curves|sensitivity|depth|held|seen|source|unseen|placement|degraded|"
-    r"protocol):([a-z0-9-]+) -->\n"
+    r"<!-- (table|figure|rates|curves|sensitivity|depth|held|gains|seen|source|unseen|placement|"
+    r"degraded|protocol):([a-z0-9-]+) -->\n"
 )
 BACKGROUND = '<rect width="100%" height="100%" rx="6" fill="#fffdf8"/>'
 ALT = {
@@ -53,6 +55,7 @@ ALT = {
     "sensitivity": "What is lost when a share of one layer's channels goes",
     "depth": "What an adapter behind each stage brings, for several detectors and targets",
     "curves": "Accuracy on target and source against how many images were learned from",
+    "gains": "What each recipe brings on domains that were left out, by the size of the network",
     "held": "AUC of every recipe on each domain that was left out, and the mean",
     "rates": "Accuracy on the known generator and AUC on unknown ones, against the share removed",
 }
@@ -74,6 +77,8 @@ def drawing(results: Path, kind: str, name: str) -> str:
         return framed(depth_curves(list(read_placements(results).values())), name)
     if kind == "held":
         return framed(held_drawing(results), name)
+    if kind == "gains":
+        return framed(gains_drawing(name), name)
     if kind == "curves":
         return framed(shot_curves(read_folds(results)), name)
     if kind == "sensitivity":
@@ -92,6 +97,24 @@ def held_drawing(results: Path) -> str | None:
     """Return the drawing of what a protocol's folds hold out, None where there is no record."""
     record = record_of(results, read_folds(results))
     return None if record is None else held_figure(record, folds_of(record, results))
+
+
+def gains_drawing(name: str) -> str | None:
+    """Return the drawing of what recipes bring in a study and in those named after it."""
+    columns, order = [], []
+    for folder in [ROOT / "studies" / name, *sorted((ROOT / "studies").glob(f"{name}-*"))]:
+        results = results_of(folder.name)
+        record = None if results is None else record_of(results, read_folds(results))
+        if results is not None and record is not None:
+            columns.append(gain_column(record, folds_of(record, results)))
+            order += order_of(folder.name)
+    return gains_figure([column for column in columns if column is not None], order)
+
+
+def order_of(name: str) -> list[str]:
+    """Return the recipes of a study as its file has them."""
+    study = yaml.safe_load((ROOT / "studies" / name / "study.yaml").read_text("utf-8"))
+    return [recipe["name"] for recipe in study["recipes"]]
 
 
 def framed(svg: str | None, name: str) -> str:
@@ -114,8 +137,7 @@ def drawing_name(kind: str, name: str) -> str:
 
 def fill_table(page: Path, kind: str, name: str, results: Path) -> bool:
     """Fill one table of a page and return whether it changed."""
-    study = yaml.safe_load((ROOT / "studies" / name / "study.yaml").read_text("utf-8"))
-    order = [recipe["name"] for recipe in study["recipes"]]
+    order = order_of(name)
     if kind == "protocol":
         return fill_protocol(page, name, results, order)
     if kind in VIEWS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import statistics
@@ -15,6 +16,7 @@ from lydite.cli import main
 from lydite.data.demo import DEMO_DOMAINS
 from lydite.errors import DataError, ResumeError
 from lydite.report.across import read_folds
+from lydite.report.gains import gain_column, gains_figure
 from lydite.report.held import held_figure, held_rows
 from lydite.report.overview import write_overview
 from lydite.report.pairs import pairs_map
@@ -153,6 +155,42 @@ def test_the_figure_has_a_line_for_each_recipe_and_a_mark_for_each_fold(done: Pa
         update={"protocol": record.protocol.model_copy(update={"kind": "pairwise"})}
     )
     assert held_figure(pairwise, folds) is None
+
+
+def test_gains_of_several_sizes_stand_in_one_figure(done: Path) -> None:
+    record = read_together(done / "out")
+    assert record is not None
+    folds = folds_of(record, done / "out")
+    column = gain_column(record, folds)
+    assert column is not None
+    mean = record.recipes[0].figure("auc", group="held-out", split="test")
+    assert mean is not None
+    assert column.mean == mean.value
+    (sizes,) = {r.cost.parameters for rs in folds.values() for r in rs if r.recipe == "BL"}
+    assert (column.reference, column.parameters) == ("BL", sizes)
+    assert list(column.gains) == ["ours", "half"]
+    for name, gain in column.gains.items():
+        recipe = next(r for r in record.recipes if r.recipe == name)
+        where = {"group": "held-out", "split": "test", "against": "BL"}
+        assert gain.figure == recipe.figure("auc_gain", **where)
+        assert gain.seeds == 1
+    larger = dataclasses.replace(column, parameters=12_000, gains={"half": column.gains["half"]})
+    drawn = gains_figure([larger, column], ["half", "half"])
+    assert drawn is not None
+    lines = [f"{name} {gain.figure.value:+.3f}" for name, gain in column.gains.items()]
+    assert f"{column.label}: {', '.join(lines)}. {larger.label}: {lines[1]}." in drawn
+    assert larger.label.startswith("12 k, BL ")
+    assert drawn.index(">half<") < drawn.index(">ours<")
+    assert drawn.count(">half<") == 1
+    assert gains_figure([dataclasses.replace(column, gains={})], ["half"]) is None
+
+
+def test_a_protocol_that_holds_nothing_out_has_no_gains(done: Path) -> None:
+    record = read_together(done / "out")
+    assert record is not None
+    bare = record.recipes[0].model_copy(update={"figures": ()})
+    emptied = record.model_copy(update={"recipes": (bare, *record.recipes[1:])})
+    assert gain_column(emptied, folds_of(record, done / "out")) is None
 
 
 def test_a_page_is_filled_from_committed_results(done: Path, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def held_rows(record: Together, folds: Mapping[str, Sequence[Result]]) -> list[R
         rows.append(
             Row(
                 recipe.recipe,
-                f"{recipe.recipe}, {_short(sizes[recipe.recipe])}",
+                f"{recipe.recipe}, {short_count(sizes[recipe.recipe])}",
                 mean,
                 {f.values["held"]: None if a is None else a.value for f, a in found},
             )
@@ -126,10 +126,10 @@ def _legend(held: Sequence[str]) -> list[Line2D]:
     return [*marks, Line2D([], [], color=COLORS["gold"], lw=2.4, label="mean, 95 % interval")]
 
 
-def _short(parameters: int) -> str:
+def short_count(parameters: int) -> str:
     """Return a number of parameters in three digits at most.
 
-    >>> _short(417_002), _short(3_116_226), _short(9_082)
+    >>> short_count(417_002), short_count(3_116_226), short_count(9_082)
     ('417 k', '3.1 M', '9.1 k')
     """
     for unit, name in ((1e6, "M"), (1e3, "k")):
