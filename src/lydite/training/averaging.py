@@ -1,10 +1,10 @@
 """Averages of the weights along the way, which generalize better than the last weights.
 
-Two are known: the exponential one (`ema`), which follows all along, and the plain mean of the last
+Two are here: the exponential one (`ema`), which follows all along, and the plain mean of the last
 part of a run (`swa`), of every single step as in Cha et al. 2021, "SWAD" (arXiv 2102.08604), but
-over a window that is set beforehand, not found on validation losses. The mean of weights has seen
-no activations, so batch norms measure theirs anew (Izmailov et al. 2018, arXiv 1803.05407,
-section 3.2).
+over a window that is set beforehand (`lydite.training.swad` finds it on validation losses). The
+mean of weights has seen no activations, so batch norms measure theirs anew (Izmailov et al. 2018,
+arXiv 1803.05407, section 3.2).
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ from lydite.training.mixed import MixedBatches, require_crops
 from lydite.training.objectives import Objective, cross_entropy
 from lydite.training.robust import GroupedBatches, GroupWeights
 from lydite.training.settings import NEWER, TrainSettings
+from lydite.training.swad import Swad, Valley
+from lydite.training.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,19 @@ class FromLabels(TrainSettings):
             more a group's loss, the more it counts, exponentially; a group is one label in one
             domain. 0 counts all images alike. It is said to need strong `weight_decay` or few
             steps where the network can learn all images by heart.
+        swad: average the weights of all steps from where the loss on validation images stops
+            falling to where it has risen, and end there (Cha et al. 2021, arXiv 2102.08604, who
+            keep the learning rate constant); {} for their numbers, see `lydite.training.swad`.
+            Batch norms are measured anew, as with `swa`; either of the two, or `ema`.
     """
 
     #: options that step entries leave out at their defaults
-    newer: ClassVar[frozenset[str]] = NEWER | {"degrade", "consistency", "robust"}
+    newer: ClassVar[frozenset[str]] = NEWER | {"degrade", "consistency", "robust", "swad"}
 
     degrade: Degrade | None = None
     consistency: Annotated[float, Field(ge=0, le=1000)] = 0.0
     robust: Annotated[float, Field(ge=0, le=10)] = 0.0
+    swad: Swad | None = None
 
     @model_validator(mode="after")
     def _copies_to_compare(self) -> FromLabels:
@@ -87,10 +94,27 @@ class FromLabels(TrainSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _valley_can_be_found(self) -> FromLabels:
+        if self.swad is None:
+            return self
+        if self.ema or self.swa:
+            raise ValueError("`swad`, `swa` and `ema` average weights; take the others out")
+        if (needed := self.swad.every * self.swad.patience) > self.steps:
+            raise ValueError(
+                f"`swad` looks at the validation loss every {self.swad.every} steps and waits for "
+                f"{self.swad.patience} looks, which takes {needed} steps; this step has "
+                f"{self.steps}. Set a smaller `every`"
+            )
+        return self
+
     @property
     def pushed_images(self) -> int:
-        """How many images the step pushes through training."""
-        return self.steps * self.batch * (2 if self.consistency else 1)
+        """How many images the step pushes through training, those only looked at for a third."""
+        learned = self.steps * self.batch * (2 if self.consistency else 1)
+        if self.swad is None:
+            return learned
+        return learned + self.steps // self.swad.every * self.swad.crops // 3
 
     def require_lesson(self, detector: Detector) -> None:
         """Refuse what the detector's preprocessing excludes, before anything is trained.
@@ -120,6 +144,21 @@ class FromLabels(TrainSettings):
             groups = GroupWeights(batches.groups, self.robust)
         objective = from_labels(self.label_smoothing, self.consistency, groups)
         return Lesson(objective, batches, bool(self.consistency), groups)
+
+    def valley(self, val: Manifest, preprocess: Preprocess, seed: int) -> Valley | None:
+        """Return what finds the weights to average, None without `swad`.
+
+        Args:
+            val: validation images.
+            preprocess: of the detector.
+            seed: of the step.
+
+        Raises:
+            DataError: a class is missing.
+        """
+        if self.swad is None:
+            return None
+        return Valley(self.swad, Watch(val, preprocess, self, seed, self.swad.crops))
 
 
 def from_labels(

@@ -35,6 +35,7 @@ from lydite.training.hints import Pupil
 from lydite.training.objectives import Objective
 from lydite.training.robust import GroupWeights
 from lydite.training.settings import TrainSettings
+from lydite.training.swad import Valley
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -67,6 +68,7 @@ def fit(
     frozen_norms: bool = False,
     paired: bool = False,
     groups: GroupWeights | None = None,
+    valley: Valley | None = None,
 ) -> Fitted[Module]:
     """Train a copy of `network`; killed at any moment, the same call goes on where it stopped.
 
@@ -85,6 +87,8 @@ def fit(
         paired: the network sees each crop and its undegraded copy in one pass; the objective takes
             {"degraded": logits, "clean": logits}.
         groups: told about every batch, and kept in checkpoints; the objective calls it.
+        valley: told about every step, and asked for the weights that are the result; training ends
+            with it.
 
     Raises:
         DataError: an image cannot be read, or a class is missing.
@@ -103,7 +107,7 @@ def fit(
     freeze = Freeze(network, trainable, norms=frozen_norms)
     run = _Run(fabric, network, objective, settings, context, batches, masks, companions, freeze)
     run.paired = paired
-    run.follow_(groups)
+    run.follow_(groups, valley)
     report = run.run(what)  # before the result, which is taken off the device
     return Fitted(run.result(), report)
 
@@ -150,12 +154,16 @@ class _Run(Generic[Module]):
         self.peak_before = int(self.notes.get("peak_bytes", 0))
         self.paired = False
         self.groups: GroupWeights | None = None
+        self.valley: Valley | None = None
 
-    def follow_(self, groups: GroupWeights | None) -> None:
-        """Keep weights of groups up to date, from those of the checkpoint on."""
-        self.groups = groups
+    def follow_(self, groups: GroupWeights | None, valley: Valley | None) -> None:
+        """Keep weights of groups, and a valley, up to date, from those of the checkpoint on."""
+        self.groups, self.valley = groups, valley
         if groups is not None and "group_weights" in self.notes:
             groups.restore_(json.loads(str(self.notes["group_weights"])))
+        if valley is not None and "valley" in self.notes:
+            valley.restore_(self.average or {}, str(self.notes["valley"]))
+            self.average = None
 
     def run(self, what: str) -> dict[str, float | int | str | None]:
         """Do the remaining steps and return the report."""
@@ -163,7 +171,7 @@ class _Run(Generic[Module]):
         first, started = self.step, time.perf_counter()
         saved, before = started, self.seconds
         with self.feed:
-            while self.step < total:
+            while self.step < total and not self._ended:
                 loss = self._update(*self.feed.take(self.step))
                 self.loss = loss if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * loss
                 self.step += 1
@@ -175,23 +183,34 @@ class _Run(Generic[Module]):
                 if now - saved >= settings.checkpoint_s and self.step < total:
                     self._save()
                     saved = time.perf_counter()
-        return {
-            "steps": total,
+        if self.step < total:
+            self.context.progress(what, total, total, f"ended at step {self.step}")
+        report: dict[str, float | int | str | None] = {}
+        if self.valley is not None:
+            report["swad"] = self.valley.summary()
+        return report | {
+            "steps": self.step,
             "loss": round(self.loss, 6),
             "seconds": round(self.seconds, 1),
             "peak_bytes": self._peak_bytes(),
             "trainable_parameters": self.freeze.size,
-            "images": total * settings.batch,
+            "images": self.step * settings.batch,
             "device": str(self.fabric.device),
             "precision": str(self.fabric._precision.precision),
             "devices": self.fabric.world_size,
         }
 
+    @property
+    def _ended(self) -> bool:
+        """The valley, if one is followed, has ended."""
+        return self.valley is not None and self.valley.end is not None
+
     def result(self) -> Module:
         """Return the trained network on the CPU."""
-        if self.average is not None:
-            self.network.load_state_dict(self.network.state_dict() | self.average)
-            if self.settings.swa:
+        average = self.average if self.valley is None else self.valley.weights()
+        if average is not None:
+            self.network.load_state_dict(self.network.state_dict() | average)
+            if self.settings.swa or self.valley is not None:
                 self._renew_norms_()
         # standard memory layout again, so that stored weights do not depend on the training device
         network = place_(self.network, torch.device("cpu"), torch.contiguous_format)
@@ -205,8 +224,7 @@ class _Run(Generic[Module]):
         """Measure batch norms on the last batches, on every device on all of each."""
         self.network.train()
         self.freeze.rest_()
-        total = self.settings.steps
-        steps = range(max(0, total - NORM_BATCHES), total)
+        steps = range(max(0, self.step - NORM_BATCHES), self.step)
         loaded = (self.batches.fetch(self.batches.positions(step)) for step in steps)
         pairs = (self.feed.on_device(batch) for batch in loaded)
         with self.fabric.autocast():
@@ -302,6 +320,13 @@ class _Run(Generic[Module]):
             self.average = moved(self.average, self.settings, self.network, self.step)
         if self.groups is not None:
             self.groups.step_(self.fabric)
+        if self.valley is not None:
+            self.valley.add_(self.network)
+            if self.valley.due(self.step + 1, self.settings.steps):
+                normalize = self.feed.normalize
+                loss = self.valley.watch.loss(self.network, normalize, self.fabric)
+                self._require_finite("loss on validation images", loss)
+                self.valley.close_(loss)
 
     def _peak_bytes(self) -> int:
         """Return the highest memory of this part of the run and of those before it."""
@@ -317,9 +342,12 @@ class _Run(Generic[Module]):
         }
         if self.groups is not None:
             notes["group_weights"] = json.dumps(self.groups.weights.tolist())
+        average = self.average
+        if self.valley is not None:
+            notes["valley"], average = self.valley.notes(), self.valley.tensors()
         if self.fabric.is_global_zero:
             save_checkpoint(
-                self.context.folder, self.step, self.network, self.optimizer, self.average, notes
+                self.context.folder, self.step, self.network, self.optimizer, average, notes
             )
 
 

@@ -43,8 +43,8 @@ class TrainSettings(Frozen):
             0 keeps the last weights.
         swa: share of the steps, from the end, over whose weights the plain mean is the result, with
             batch norms measured anew (stochastic weight averaging of Izmailov et al. 2018, arXiv
-            1803.05407; of every step, as in SWAD, arXiv 2102.08604, without its search for the
-            window). It needs steps that still move: `schedule: constant`, or a share well above
+            1803.05407; of every step, as in SWAD, arXiv 2102.08604, whose search for the window is
+            `swad`). It needs steps that still move: `schedule: constant`, or a share well above
             the tail of the cosine. 0 for none; either this or `ema`.
         clip: largest norm of the gradient; 0 for no limit.
         checkpoint_s: seconds between checkpoints that a killed run goes on from.

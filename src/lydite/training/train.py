@@ -36,6 +36,7 @@ def fit_labels(
         frozen_norms=frozen_norms,
         paired=lesson.paired,
         groups=lesson.groups,
+        valley=settings.valley(context.val, detector.card.preprocess, context.seed),
     )
     return Fitted(fitted.network, fitted.report | lesson.notes)
 
