@@ -16,7 +16,7 @@ from lydite.card import Architecture, Preprocess
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.errors import DataError, ResumeError, TrainingError
-from lydite.recipe import Context, parse_step
+from lydite.recipe import Context, Stage, parse_step
 from lydite.training.device import make_fabric
 from lydite.training.feed import Normalizer
 from lydite.training.settings import TrainSettings
@@ -47,9 +47,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch, losses: list[float], every: int) -
     seen: list[Any] = []
     add = Valley.add_
 
-    def added(self: Valley, network: nn.Module) -> None:
+    def added(self: Valley, network: nn.Module, steps: int) -> None:
         seen.append({k: v.detach().clone() for k, v in network.named_parameters()})
-        add(self, network)
+        add(self, network, steps)
 
     def loss(_watch: Watch, *_rest: object) -> float:
         return losses[len(seen) // every - 1]
@@ -106,7 +106,7 @@ def test_the_mean_is_that_of_the_window_whatever_the_losses(seed: int) -> None:
             values.append(list(rng.normal(size=settings.every)))
             for value in values[-1]:
                 layer.weight.data.fill_(value)
-                valley.add_(layer)
+                valley.add_(layer, 1)
             valley.close_(loss)
             assert len(valley.waiting) <= max(settings.patience, settings.overfit)
             if valley.end is not None:
@@ -199,8 +199,28 @@ def test_what_does_not_go_together_is_refused() -> None:
     for other in ({"ema": 0.9}, {"swa": 0.5}):
         with pytest.raises(ValidationError, match="take the others out"):
             Train.model_validate({"swad": {}, **other})
-    with pytest.raises(ValidationError, match="takes 150 steps; this step has 100"):
-        Train.model_validate({"steps": 100, "swad": {}})
+    with pytest.raises(ValidationError, match="takes 150 steps; it has 100"):
+        Train.model_validate({"steps": 300, "swad": {"after": 200}})
+
+
+def test_nothing_counts_before_it_is_time(
+    tiny_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = scripted(monkeypatch, [9.0] * 3 + CURVE, every=2)
+    swad = {"after": 6, "every": 2, "patience": 3, "overfit": 2, "crops": 8}
+    step = Train.model_validate({"steps": 40, "batch": 8, "swad": swad})
+    made = step.run(Detector.start(TINY, seed=1), context(tiny_manifest, tmp_path))
+    assert made.card.training["swad"] == "steps 9 to 16: then it rose, and training ended"
+    for name, value in made.network.named_parameters():
+        mean = torch.stack([weights[name] for weights in seen[8:16]]).mean(0)
+        assert torch.allclose(value, mean, atol=1e-6), name
+
+
+def test_the_plan_warns_of_the_plateau_of_random_weights() -> None:
+    for swad, trained, warned in (({}, False, 1), ({"after": 50}, False, 0), ({}, True, 0)):
+        stage = Stage("lydite-small", trained=trained)
+        Train.model_validate({"steps": 400, "swad": swad}).check(stage)
+        assert sum("plateau" in note for note in stage.notes) == warned
 
 
 @pytest.mark.parametrize("kind", ["train", "finetune", "qat", "adapt"])

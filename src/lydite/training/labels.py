@@ -65,7 +65,8 @@ class FromLabels(TrainSettings):
         swad: average the weights of all steps from where the loss on validation images stops
             falling to where it has risen, and end there (Cha et al. 2021, arXiv 2102.08604, who
             keep the learning rate constant); {} for their numbers, see `lydite.training.swad`.
-            Batch norms are measured anew, as with `swa`; either of the two, or `ema`.
+            From random weights it needs `after`. Batch norms are measured anew, as with `swa`;
+            either of the two, or `ema`.
     """
 
     #: options that step entries leave out at their defaults
@@ -100,11 +101,12 @@ class FromLabels(TrainSettings):
             return self
         if self.ema or self.swa:
             raise ValueError("`swad`, `swa` and `ema` average weights; take the others out")
-        if (needed := self.swad.every * self.swad.patience) > self.steps:
+        left = self.steps - self.swad.after
+        if (needed := self.swad.every * self.swad.patience) > left:
             raise ValueError(
                 f"`swad` looks at the validation loss every {self.swad.every} steps and waits for "
-                f"{self.swad.patience} looks, which takes {needed} steps; this step has "
-                f"{self.steps}. Set a smaller `every`"
+                f"{self.swad.patience} looks, which takes {needed} steps; it has {left}. Set a "
+                "smaller `every`"
             )
         return self
 
@@ -114,7 +116,8 @@ class FromLabels(TrainSettings):
         learned = self.steps * self.batch * (2 if self.consistency else 1)
         if self.swad is None:
             return learned
-        return learned + self.steps // self.swad.every * self.swad.crops // 3
+        looks = (self.steps - self.swad.after) // self.swad.every
+        return learned + looks * self.swad.crops // 3
 
     def require_lesson(self, detector: Detector) -> None:
         """Refuse what the detector's preprocessing excludes, before anything is trained.

@@ -321,7 +321,7 @@ class _Run(Generic[Module]):
         if self.groups is not None:
             self.groups.step_(self.fabric)
         if self.valley is not None:
-            self.valley.add_(self.network)
+            self.valley.add_(self.network, self.step + 1)
             if self.valley.due(self.step + 1, self.settings.steps):
                 normalize = self.feed.normalize
                 loss = self.valley.watch.loss(self.network, normalize, self.fabric)

@@ -28,6 +28,9 @@ class Swad(Frozen):
     """How the valley is found.
 
     Attributes:
+        after: steps before anything is looked at or averaged. The paper's networks are trained
+            already; from random weights the loss stays on a plateau at first, which would count
+            as the valley.
         every: steps between two looks at the validation loss.
         patience: the valley begins at a loss that is the lowest of so many, counted from it on
             (the paper's optimum patience).
@@ -37,6 +40,7 @@ class Swad(Frozen):
             and class equally.
     """
 
+    after: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     every: Annotated[int, Field(ge=1, le=1_000_000)] = 50
     patience: Annotated[int, Field(ge=1, le=1000)] = 3
     overfit: Annotated[int, Field(ge=1, le=1000)] = 6
@@ -129,12 +133,14 @@ class Valley:
 
     def due(self, steps: int, total: int) -> bool:
         """Tell whether a stretch ends after so many steps of so many."""
-        return steps % self.settings.every == 0 or steps == total
+        looked = steps - self.settings.after
+        return looked > 0 and (looked % self.settings.every == 0 or steps == total)
 
     @torch.no_grad()
-    def add_(self, network: nn.Module) -> None:
-        """Take the weights of a step into the stretch that runs."""
-        self.now.add_(floats_of(network))
+    def add_(self, network: nn.Module, steps: int) -> None:
+        """Take the weights after so many steps into the stretch that runs."""
+        if steps > self.settings.after:
+            self.now.add_(floats_of(network))
 
     @torch.no_grad()
     def close_(self, loss: float) -> None:
@@ -183,7 +189,9 @@ class Valley:
         begin, end = self.begin, self.end
         first = last if begin is None else begin
         until = last if end is None else end
-        span = f"steps {sum(self.lengths[:first]) + 1} to {sum(self.lengths[: until + 1])}"
+        before = self.settings.after
+        start = before + sum(self.lengths[:first]) + 1
+        span = f"steps {start} to {before + sum(self.lengths[: until + 1])}"
         if begin is None:
             return f"{span}: the validation loss was still falling"
         return span if end is None else f"{span}: then it rose, and training ended"

@@ -51,6 +51,11 @@ class Train(Step, FromLabels):
     def check(self, stage: Stage) -> None:
         """Note that the network has learned, and what that takes."""
         super().check(stage)
+        if self.swad is not None and not (stage.trained or self.swad.after):
+            stage.notes.append(
+                "`swad` takes the plateau that random weights begin on for its valley; set `after` "
+                "to steps that get the network off it."
+            )
         stage.trained = True
         stage.images += self.pushed_images
 
