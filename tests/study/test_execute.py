@@ -66,6 +66,27 @@ def test_a_step_that_trains_says_what_that_took(tiny_manifest: Manifest, tmp_pat
     ]
 
 
+def test_what_switches_say_of_themselves_is_noted(tiny_manifest: Manifest, tmp_path: Path) -> None:
+    one = tiny_manifest.select(domain="one")
+    learning = Learning(one.select(split="train"), one.select(split="val"))
+    switches = {"swad": {"every": 1, "patience": 1, "overfit": 9, "crops": 4}, "robust": 0.1}
+    recipe = Recipe.model_validate(
+        {
+            "name": "switches",
+            "start": {"network": "lydite-small", "config": {"widths": [2], "blocks": 0}},
+            "steps": [
+                {"train": {"steps": 2, "batch": 4, **switches}},
+                {"finetune": {"steps": 1, "batch": 4}},
+                {"quantize": {"scheme": "float16"}},
+            ],
+        }
+    )
+    first, *others = execute(recipe, learning, Cache(tmp_path / "cache"), Options()).steps
+    assert first.notes["swad"] == "steps 1 to 2"
+    assert first.notes["group_weights"].startswith("one ")
+    assert [step.notes for step in others] == [{}, {}]
+
+
 def test_few_shots_are_all_that_a_recipe_sees(tiny_manifest: Manifest, tmp_path: Path) -> None:
     one = tiny_manifest.select(domain="one")
     learning = Learning(one.select(split="train"), one.select(split="val"))

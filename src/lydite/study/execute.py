@@ -18,6 +18,9 @@ from lydite.study.twins import Twins, with_twins
 from lydite.training.settings import TrainSettings
 from lydite.training.team import Team
 
+#: what a step's training says in words, and results repeat
+_NOTES = ("swad", "group_weights")
+
 
 @dataclass(frozen=True)
 class Learning:
@@ -250,6 +253,7 @@ def _cost(step: Step, detector: Detector, *, cached: bool) -> StepCost:
         parameters=count_parameters(detector.network),
         trainable_parameters=_whole(trained.get("trainable_parameters")),
         peak_bytes=_whole(trained.get("peak_bytes")),
+        notes={name: str(trained[name]) for name in _NOTES if name in trained},
     )
 
 

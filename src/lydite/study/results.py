@@ -70,6 +70,8 @@ class StepCost(Frozen):
             train, and in results of before it was noted.
         peak_bytes: highest memory during its training: allocated on the GPU, or on a CPU resident
             of the whole process; None likewise.
+        notes: what its switches say of themselves in words: over which steps `swad` averaged,
+            which weights groups had at last (`group_weights`).
     """
 
     step: dict[str, Any]
@@ -80,6 +82,7 @@ class StepCost(Frozen):
     parameters: int | None = None
     trainable_parameters: int | None = None
     peak_bytes: int | None = None
+    notes: dict[str, str] = {}
 
 
 class Result(Frozen):
