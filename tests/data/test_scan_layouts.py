@@ -124,7 +124,7 @@ def test_a_fake_joins_its_photograph_where_one_class_alone_has_splits(tmp_path: 
     found = facts(scan(tmp_path, "folders", real=["real"], fake=["fake"]), "split", "group")
     for name in names:
         assert found[f"fake/{name}"] == found[f"real/train/{name}"]
-        assert found[f"fake/{name}"][0] == "train"
+        assert found[f"fake/{name}"][0] in ("train", "val")
     assert found["fake/alone.png"][1] == "alone"
 
 
@@ -134,20 +134,63 @@ def test_a_name_in_several_splits_says_nothing(tmp_path: Path) -> None:
     assert found["fake/1.png"] == ("1",)
 
 
-def test_genimage(tmp_path: Path) -> None:
-    put(
-        tmp_path,
-        "ADM/train/ai/1.png",
-        "ADM/train/nature/n01.jpeg",
-        "glide/val/AI/1.png",
-        "glide/val/nature/n02.jpeg",
-    )
-    assert facts(scan(tmp_path), "label", "generator", "domain", "split") == {
-        "ADM/train/ai/1.png": ("fake", "adm", "adm", "train"),
-        "ADM/train/nature/n01.jpeg": ("real", "imagenet", "adm", "train"),
-        "glide/val/AI/1.png": ("fake", "glide", "glide", "val"),
-        "glide/val/nature/n02.jpeg": ("real", "imagenet", "glide", "val"),
+@pytest.mark.parametrize("split_above", [False, True])
+def test_genimage(tmp_path: Path, split_above: bool) -> None:
+    def place(generator: str, split: str, name: str) -> str:
+        folders = (split, generator) if split_above else (generator, split)
+        return f"{folders[0]}/{folders[1]}/{name}"
+
+    fake, photo = place("ADM", "train", "ai/1.png"), place("ADM", "train", "nature/n01.jpeg")
+    fake_val, photo_val = place("glide", "val", "AI/1.png"), place("glide", "val", "nature/n02.png")
+    put(tmp_path, fake, photo, fake_val, photo_val)
+    found = facts(scan(tmp_path, split=(0.8, 0.0, 0.2)), "label", "generator", "domain", "split")
+    assert found == {
+        fake: ("fake", "adm", "adm", "train"),
+        photo: ("real", "imagenet", "adm", "train"),
+        # what the benchmark calls val is what it tests on
+        fake_val: ("fake", "glide", "glide", "test"),
+        photo_val: ("real", "imagenet", "glide", "test"),
     }
+    test = place("glide", "test", "ai/9.png")
+    put(tmp_path, test)
+    splits = facts(scan(tmp_path), "split")
+    assert (splits[fake_val], splits[test]) == (("val",), ("test",))
+
+
+def test_forensynths_with_splits_below_the_generator(tmp_path: Path) -> None:
+    names = [
+        f"stylegan/{split}/{kind}/{side}/1.png"
+        for split in ("train", "val", "test")
+        for kind in ("bedroom", "train", "car")  # where `train` is a class of LSUN
+        for side in ("0_real", "1_fake")
+    ]
+    put(tmp_path, *names)
+    found = facts(scan(tmp_path, "forensynths"), "domain", "split", "group")
+    for name in names:
+        _, split, kind, *_ = name.split("/")
+        assert found[name] == ("stylegan", split, f"stylegan/{split}/{kind}/1")
+
+
+def test_validation_is_divided_off_where_folders_say_train_and_test_alone(tmp_path: Path) -> None:
+    names = [f"{number:03d}.png" for number in range(200)]
+    put(tmp_path, *(f"train/{side}/{name}" for side in ("0_real", "1_fake") for name in names))
+    put(tmp_path, "test/0_real/1.png", "test/1_fake/1.png")
+    found = facts(scan(tmp_path, "forensynths"), "split")
+    splits = [found[f"train/0_real/{name}"][0] for name in names]
+    assert splits == [found[f"train/1_fake/{name}"][0] for name in names]  # groups stay whole
+    assert set(splits) == {"train", "val"}
+    assert 10 < splits.count("val") < 45  # an eighth of 200
+    assert found["test/1_fake/1.png"] == ("test",)
+    none = facts(scan(tmp_path, "forensynths", split=(0.8, 0.0, 0.2)), "split")
+    assert {row[0] for row in none.values()} == {"train", "test"}
+    table = "path,label,split\n" + "".join(
+        f"train/{side}/{name},{label},train\n"
+        for side, label in (("0_real", "real"), ("1_fake", "fake"))
+        for name in names
+    )
+    (tmp_path / "t.csv").write_text(f"{table}test/0_real/1.png,real,test\n", "utf-8")
+    meant = facts(scan(tmp_path / "t.csv", "csv"), "split")
+    assert {row[0] for row in meant.values()} == {"train", "test"}
 
 
 def test_dogs_vs_cats_in_both_forms(tmp_path: Path) -> None:
@@ -185,7 +228,8 @@ def test_folders_with_splits_in_their_paths(tmp_path: Path) -> None:
     manifest = scan(tmp_path, "folders", real=["train/p", "test/p"], fake=["train/g", "test/g"])
     found = facts(manifest, "label", "generator", "split")
     assert found["test/g/1.png"] == ("fake", "g", "test")
-    assert found["train/p/1.png"] == ("real", "p", "train")
+    assert found["train/p/1.png"][:2] == ("real", "p")
+    assert found["train/p/1.png"][2] in ("train", "val")
 
 
 @pytest.mark.parametrize(

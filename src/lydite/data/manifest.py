@@ -196,7 +196,10 @@ class Manifest:
             raise DataError(f"{path} has format version {int(version)}; upgrade lydite to read it.")
         folder = root or Path(os.fsdecode(metadata.get(b"lydite.root", b".")))
         if not folder.is_dir():
-            raise DataError(f"The images' folder {folder} is gone. Say where it is with --root.")
+            raise DataError(
+                f"The images' folder {folder} is gone. Scan it where it is now (lydite data scan), "
+                "or name it with --root where the command has that option."
+            )
         return cls(table, folder)
 
 

@@ -16,7 +16,7 @@ from lydite.data.manifest import Manifest
 from lydite.data.scan import folders, pets, table  # noqa: F401  (they register their layouts)
 from lydite.data.scan.entries import LAYOUTS, Entry, Layout, Source
 from lydite.data.scan.read import read_entries
-from lydite.data.scan.splits import Fractions, assign_splits, parse_split
+from lydite.data.scan.splits import Fractions, assign_splits, parse_split, with_validation
 from lydite.data.scan.walk import find_images
 from lydite.errors import ConfigError, DataError, unknown_name
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["LAYOUTS", "Entry", "Layout", "ScanPlan", "parse_split", "plan_scan", "scan"]
 
 AUTO = "auto"
+TABLE = "csv"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def plan_scan(
         real: folders of photographs, for `folders` and `synthbuster`, relative to the root.
         fake: folders of generated images, for `folders`.
         split: a split's name for all images, fractions for train, val and test where the layout
-            has no splits, or None for 70, 10 and 20 %.
+            has no splits, or None for 70, 10 and 20 %. Where folders are called train and test
+            alone, the share of val is divided off train.
         seed: of the division into splits.
 
     Raises:
@@ -81,6 +83,8 @@ def plan_scan(
     name, reason = (layout, "named") if layout != AUTO else detect_layout(source)
     chosen = LAYOUTS.get(name)
     entries = assign_splits(chosen.entries(source), split, seed)
+    if name != TABLE:  # what a table says of splits is meant so
+        entries = with_validation(entries, split, seed)
     if not entries:
         raise DataError(
             f"{root} holds no image in the layout {name}, which expects {chosen.expects}. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from lydite.data.scan.entries import (
@@ -18,8 +19,8 @@ from lydite.data.scan.entries import (
 from lydite.errors import DataError
 
 _FORENSYNTHS = {"0_real": "real", "1_fake": "fake"}
-_FORENSYNTHS_ENDS = {(name,) for name in _FORENSYNTHS}
 _GENIMAGE = {"nature": "real", "ai": "fake"}
+_GENIMAGE_ENDS = {(name,) for name in _GENIMAGE}
 #: the 20 LSUN classes that the training set of ForenSynths is sorted by, all made by ProGAN
 _LSUN = frozenset(
     ["airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"]
@@ -27,6 +28,7 @@ _LSUN = frozenset(
     + ["train", "tvmonitor"]
 )
 PHOTOGRAPHS = "photographs"
+Folders = tuple[str, ...]
 
 
 def _found(source: Source, names: dict[str, str]) -> dict[str, int]:
@@ -47,19 +49,43 @@ def _evidence_of(source: Source, names: dict[str, str]) -> str | None:
     return " and ".join(f"{count} images in {name}" for name, count in counts.items())
 
 
+def _split_off(
+    parts: Sequence[str], beside: Mapping[Folders, set[str]]
+) -> tuple[str | None, Folders]:
+    """Return the split that one of an image's folders names, and the folders without it.
+
+    Args:
+        parts: names of the folders, from the outermost on.
+        beside: names of the folders in each folder. `train` is also an LSUN class: beside other
+            classes it is no split.
+    """
+    for place, name in enumerate(parts):
+        others = beside.get(tuple(parts[:place]), set())
+        if name in SPLIT_NAMES and not others & (_LSUN - {"train"}):
+            return SPLIT_NAMES[name], (*parts[:place], *parts[place + 1 :])
+    return None, tuple(parts)
+
+
+def _beside(paths: Iterable[PurePosixPath]) -> dict[Folders, set[str]]:
+    """Return the names of the folders in each folder that leads to images."""
+    found: dict[Folders, set[str]] = defaultdict(set)
+    for path in paths:
+        parts = lower_parts(path)
+        for place, name in enumerate(parts):
+            found[tuple(parts[:place])].add(name)
+    return found
+
+
 def _forensynths(source: Source) -> list[Entry]:
-    """Read `[split/][generator/][class/]0_real|1_fake/file`."""
+    """Read `[generator/][class/]0_real|1_fake/file`, a split above any of these."""
     labeled = [
         path for path in source.images if lower_parts(path)[-1:] in {("0_real",), ("1_fake",)}
     ]
-    tops = {lower_parts(path)[0] for path in labeled}
-    # `train` is also an LSUN class: beside other classes it is not a split.
-    has_splits = not tops & (_LSUN - {"train"})
+    beside = _beside(labeled)
     entries = []
     for path in labeled:
-        *above, folder = lower_parts(path)
-        split = SPLIT_NAMES.get(above[0]) if above and has_splits else None
-        above = above[1:] if split else above
+        *folders, folder = lower_parts(path)
+        split, above = _split_off(folders, beside)
         generator = above[0] if above else source.root.name.lower()
         if len(above) == 1 and generator in _LSUN:
             generator = "progan"
@@ -72,14 +98,17 @@ def _forensynths(source: Source) -> list[Entry]:
 
 
 def _genimage(source: Source) -> list[Entry]:
-    """Read `generator/train|val/ai|nature/file`."""
+    """Read `generator/train|val/ai|nature/file`, the split above or below the generator.
+
+    What the benchmark calls `val` is what it tests on, so it is the test split where no folder is
+    called that.
+    """
+    labeled = [path for path in source.images if lower_parts(path)[-1:] in _GENIMAGE_ENDS]
+    beside = _beside(labeled)
     entries = []
-    for path in source.images:
-        *above, folder = lower_parts(path) or ("",)
-        if folder not in _GENIMAGE:
-            continue
-        split = SPLIT_NAMES.get(above[-1]) if above else None
-        above = above[:-1] if split else above
+    for path in labeled:
+        *folders, folder = lower_parts(path)
+        split, above = _split_off(folders, beside)
         generator = above[0] if above else source.root.name.lower()
         label = _GENIMAGE[folder]
         # The same ImageNet photographs stand beside several generators: their name is the group.
@@ -88,7 +117,12 @@ def _genimage(source: Source) -> list[Entry]:
             group = f"{generator}/{split or ''}/{stem_of(path)}"
         maker = generator if label == "fake" else "imagenet"
         entries.append(Entry(str(path), label, maker, generator, split, group))
-    return entries
+    if any(entry.split == "test" for entry in entries):
+        return entries
+    return [
+        dataclasses.replace(entry, split="test") if entry.split == "val" else entry
+        for entry in entries
+    ]
 
 
 def _synthbuster_folder(path: PurePosixPath) -> str | None:

@@ -73,3 +73,30 @@ def assign_splits(
         )
         for entry in entries
     ]
+
+
+def with_validation(
+    entries: Sequence[Entry], split: str | Fractions | None, seed: int
+) -> list[Entry]:
+    """Return the entries, a part of the training images being validation if nothing else is.
+
+    That part is as large, beside what stays, as the fractions have it: an eighth unless they say
+    otherwise. Groups stay whole.
+
+    Args:
+        entries: each with a split.
+        split: as in `assign_splits`; a split's name leaves all as it is.
+        seed: likewise.
+    """
+    if isinstance(split, str) or {entry.split for entry in entries} != {"train", "test"}:
+        return list(entries)
+    train, val, _ = split or DEFAULT_FRACTIONS
+    if not train + val:
+        return list(entries)
+    share = val / (train + val)
+    return [
+        dataclasses.replace(entry, split=split_of(entry.group, (1 - share, share, 0.0), seed))
+        if entry.split == "train"
+        else entry
+        for entry in entries
+    ]
