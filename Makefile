@@ -69,5 +69,5 @@ lock:  ## resolve requirements.lock anew (ARGS=--upgrade)
 	@python=$$(sh scripts/find_python.sh) && bash scripts/lock.sh "$$python" $(ARGS)
 
 clean:  ## remove the environment and caches; runs/ stays
-	rm -rf $(VENV) build dist htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist htmlcov .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

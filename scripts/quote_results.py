@@ -184,10 +184,12 @@ def fill_page(page: Path, check: bool) -> list[str]:
             if fill_placement(page, name, results):
                 changed.append(f"{page.name}: placement {name}")
         else:
-            if not check:
-                path = ROOT / "docs" / drawing_name(kind, name)
-                path.write_text(drawing(results, kind, name), "utf-8")
-            if fill_drawing(page, kind, name):
+            path = ROOT / "docs" / drawing_name(kind, name)
+            drawn = drawing(results, kind, name)
+            stale = not path.is_file() or path.read_text("utf-8") != drawn
+            if stale and not check:
+                path.write_text(drawn, "utf-8")
+            if fill_drawing(page, kind, name) or stale:
                 changed.append(f"{page.name}: {kind} {name}")
     return changed
 

@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 def load(
     detector: str | Path | None = None,
     *,
-    packs: Sequence[str | Path] = (),
+    packs: Sequence[str | Path] | str | Path = (),
     threads: int | None = None,
 ) -> Predictor:
     """Open a detector for prediction.
 
     Args:
         detector: a detector folder with a `model.onnx`, or None for the one in the package.
-        packs: folders of adapter packs, each of which teaches this detector another generator; see
-            `lydite.predictor.Predictor` for how they are combined and what that costs.
+        packs: folders of adapter packs, each of which teaches this detector another generator, or
+            one such folder; see `lydite.predictor.Predictor` for how they are combined and what
+            that costs.
         threads: CPU threads to use; None lets the runtime decide.
 
     Returns:
@@ -38,7 +39,8 @@ def load(
     Raises:
         CardError: the folder is not a detector, is damaged, or holds no exported file; or a
             pack is damaged or belongs to another detector.
-        ConfigError: two packs have one name.
+        ConfigError: two packs have one name, or `threads` is below 1.
+        FileError: a file of it cannot be read.
     """
     from lydite.predictor import Predictor
 

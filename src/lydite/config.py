@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,12 +13,50 @@ from lydite.errors import ConfigError
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Model = TypeVar("Model", bound=BaseModel)
 Fraction = Annotated[float, Field(ge=0, le=1)]
+_ATTRIBUTE = re.compile(r" {4}(\w+): (.*)")
+
+
+def attributes_of(model: type) -> dict[str, str]:
+    """Return what docstrings say of a class's attributes, those of its bases included.
+
+    Reads the section `Attributes:`, to its end or the next section; a name stands at its first
+    level of indentation, and its text goes on below, indented further.
+
+    Args:
+        model: the class; what it says itself goes before what its bases say.
+    """
+    found: dict[str, str] = {}
+    for cls in reversed(model.__mro__):
+        _, there, text = inspect.cleandoc(cls.__doc__ or "").partition("\nAttributes:\n")
+        name = None
+        for line in text.splitlines() if there else ():
+            if line and not line.startswith(" "):
+                break
+            entry = _ATTRIBUTE.fullmatch(line)
+            if entry:
+                name = entry[1]
+                found[name] = entry[2]
+            elif name is not None and line.strip():
+                found[name] += f" {line.strip()}"
+    return found
+
+
+def _describe(schema: dict[str, Any], model: type) -> None:
+    """Put what docstrings say into a JSON schema: each property's text at the property."""
+    texts = attributes_of(model)
+    for name, value in schema.get("properties", {}).items():
+        if name in texts:
+            value.setdefault("description", texts[name])
+    if "description" in schema:
+        schema["description"] = schema["description"].partition("\n\nAttributes:")[0]
 
 
 class Frozen(BaseModel):
     """Base of all configuration: immutable, and unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=_describe
+    )
 
 
 def validation_sentence(error: ValidationError) -> str:

@@ -16,10 +16,12 @@ class LyditeError(Exception):
     Attributes:
         code: a short, stable reason code for machines (`--json` prints it).
         exit_code: what the command line exits with.
+        details: lines that people are shown below the sentence, as a difference needs them.
     """
 
     code = "error"
     exit_code = 2
+    details: tuple[str, ...] = ()
 
 
 class ConfigError(LyditeError):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import onnxruntime as ort
@@ -32,6 +32,8 @@ from lydite.pack_folder import load_packs, require_together
 from lydite.session import first_line, open_session
 
 Float32 = NDArray[np.float32]
+#: of a list: paths alone, say, are a list of paths and no list of everything that may be one
+AnySource = TypeVar("AnySource", bound=Source)
 
 
 @dataclass(frozen=True)
@@ -128,20 +130,20 @@ class Predictor:
         cls,
         detector: str | Path | None = None,
         *,
-        packs: Sequence[str | Path] = (),
+        packs: Sequence[str | Path] | str | Path = (),
         threads: int | None = None,
     ) -> Predictor:
         """Open a detector folder.
 
         Args:
             detector: the folder, or None for the detector inside the package.
-            packs: folders of adapter packs for this detector, single or merged.
+            packs: folders of adapter packs for this detector, single or merged; or one folder.
             threads: CPU threads to use; None lets the runtime decide.
 
         Raises:
             CardError: no detector, a damaged one, or one that was never exported; or a pack that
                 is damaged or belongs to another detector.
-            ConfigError: two packs have one name.
+            ConfigError: two packs have one name, or `threads` is below 1.
             FileError: unreadable.
         """
         folder = packaged_detector() if detector is None else Path(detector)
@@ -149,7 +151,8 @@ class Predictor:
         if ONNX_NAME not in card.files:
             raise CardError(f"{folder} holds no {ONNX_NAME}. Make one with: lydite export {folder}")
         onnx = read_bytes(folder / ONNX_NAME, MAX_ONNX_BYTES)
-        loaded = [pack for path in packs for pack in load_packs(Path(path))]
+        folders = [packs] if isinstance(packs, str | Path) else packs
+        loaded = [pack for path in folders for pack in load_packs(Path(path))]
         return cls.from_bytes(card, onnx, packs=loaded, threads=threads)
 
     @classmethod
@@ -213,11 +216,11 @@ class Predictor:
     @overload
     def predict(self, source: bytes | Image.Image | NDArray[Any]) -> Prediction: ...
     @overload
-    def predict(self, source: list[Source] | tuple[Source, ...]) -> list[Prediction]: ...
+    def predict(self, source: list[AnySource] | tuple[AnySource, ...]) -> list[Prediction]: ...
     @overload
     def predict(self, source: str | Path) -> Prediction | list[Prediction]: ...
     def predict(
-        self, source: Source | list[Source] | tuple[Source, ...]
+        self, source: Source | list[AnySource] | tuple[AnySource, ...]
     ) -> Prediction | list[Prediction]:
         """Predict one image, a list of images, or a folder.
 

@@ -152,8 +152,11 @@ def test_a_changed_recipe_is_refused_with_the_difference(
     study, options, _ = done
     value = study.model_dump(mode="json")
     value["recipes"][0]["steps"] = [{"train": {"steps": 7, "batch": 8}}]
-    with pytest.raises(ResumeError, match=r'(?s)-.*"steps": 6.*\+.*"steps": 7'):
+    with pytest.raises(ResumeError, match="holds another study") as caught:
         run_study(Study.model_validate(value), options)
+    lines = caught.value.details
+    assert any(line.startswith("-") and '"steps": 6' in line for line in lines)
+    assert any(line.startswith("+") and '"steps": 7' in line for line in lines)
 
 
 def test_two_runs_in_one_folder(done: tuple[Study, StudyOptions, list[Result]]) -> None:
@@ -313,6 +316,18 @@ def test_a_plan_counts_common_steps_once(tiny_manifest: Manifest, tmp_path: Path
     assert plan.steps[1].parameters <= plan.steps[0].parameters / 2
     assert plan.disk_bytes > 0
     assert not (tmp_path / "out" / "cache").exists()
+
+
+def test_a_share_for_a_domain_that_is_not_there_is_noted(
+    tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    train = {"train": {"steps": 2, "batch": 8, "domain_shares": {"one": 0.2, "onne": 0.3}}}
+    recipes = [{"name": "BL", "start": TINY, "steps": [train, {"quantize": {}}]}]
+    plan = plan_study(make(tiny_manifest, tmp_path, recipes=recipes), StudyOptions(tmp_path / "o"))
+    assert [any("names onne," in note for note in step.notes) for step in plan.steps] == [
+        True,
+        False,
+    ]
 
 
 SCRIPT = """

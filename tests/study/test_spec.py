@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lydite.config import attributes_of
 from lydite.errors import ConfigError, FileError
 from lydite.recipe import parse_step
 from lydite.study.reading import builtin_studies, parse_yaml, read_recipe, read_study
@@ -148,6 +149,35 @@ def test_schemas_name_every_step(of: str) -> None:
     if of != "card":
         assert "step-prune" in schema["$defs"]
         assert "rate" in schema["$defs"]["step-prune"]["properties"]
+        # options of all steps that learn, whose texts stand at the class they come from
+        train = schema["$defs"]["step-train"]
+        for name, words in {"swa": "1803.05407", "robust": "DRO", "crop": "JPEG's blocks"}.items():
+            assert words in train["properties"][name]["description"]
+        assert "Attributes" not in train["description"]
+
+
+def test_texts_of_attributes_end_with_their_section() -> None:
+    class Base:
+        """A base.
+
+        Attributes:
+            one: of two
+                lines, and: a colon.
+            two: overridden.
+
+        More:
+            three: is no attribute.
+        """
+
+    class Child(Base):
+        """A child.
+
+        Attributes:
+            two: its own.
+        """
+
+    assert attributes_of(Child) == {"one": "of two lines, and: a colon.", "two": "its own."}
+    assert attributes_of(object) == {}
 
 
 @pytest.mark.parametrize("value", [3, {"train": {}, "prune": {}}, ["train"], {}])

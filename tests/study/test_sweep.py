@@ -121,7 +121,9 @@ def test_a_finished_sweep_is_not_run_again_and_its_file_stays(
     assert "Measured gains in AUC on two are body.0 " in svg
     # other training in the same folder is another study
     assert main([*line, "--lr", "0.5"]) == 2
-    assert "holds another study" in capsys.readouterr().err
+    error = capsys.readouterr().err.splitlines()
+    assert any("holds another study" in line for line in error)
+    assert any(line.startswith("  + ") and '"lr": 0.5' in line for line in error)
     assert (swept / "placement.json").read_bytes() == before
 
 

@@ -178,7 +178,7 @@ def _run(words: list[str], as_json: bool) -> int:
         hint = f"See: lydite {command} --help" if command in COMMANDS else "See: lydite --help"
         return _fail("usage", f"{' '.join(str(error).split())} {hint}", 2, as_json)
     except LyditeError as error:
-        return _fail(error.code, str(error), error.exit_code, as_json)
+        return _fail(error.code, str(error), error.exit_code, as_json, error.details)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
@@ -195,14 +195,18 @@ def _run(words: list[str], as_json: bool) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _fail(code: str, message: str, status: int, as_json: bool) -> int:
+def _fail(
+    code: str, message: str, status: int, as_json: bool, details: tuple[str, ...] = ()
+) -> int:
     from lydite.cli.output import emit
     from lydite.data.reasons import printable
 
     if as_json:
-        emit({"error": {"code": code, "message": message}}, True, "")
+        extra = {"details": list(details)} if details else {}
+        emit({"error": {"code": code, "message": message, **extra}}, True, "")
     else:
-        sys.stderr.write(f"error: {printable(message)}\n")
+        lines = [f"error: {printable(message)}", *(f"  {printable(line)}" for line in details)]
+        sys.stderr.write("\n".join(lines) + "\n")
     return status
 
 

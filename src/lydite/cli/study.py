@@ -47,7 +47,8 @@ def study(
     cache
         Folder of finished steps, to share between studies; inside the output folder unless given.
     dry_run
-        Check everything and show the plan, sizes, expected time and disk space; run nothing.
+        Check everything and show the plan, sizes, expected time and disk space; run nothing but the
+        making of simulated data, where the study wants them.
     replace
         Accept a changed study or changed data in a folder that was used before.
     device

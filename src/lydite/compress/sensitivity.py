@@ -69,6 +69,11 @@ def measure_sensitivity(
             "`shares` must be in (0, 1). "
             f"Got {wrong[0] if wrong else 'none'}. Use 0.5 to remove half of a group's channels."
         )
+    if detector.card.quantization is not None:
+        raise ConfigError(
+            f"{detector.card.name} is quantized, and channels are pruned in a float detector. "
+            "Use the one that it was made from."
+        )
     groups = detector.network.groups()
     if not groups:
         raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,7 @@ def make_plan(
         items = _check(recipe, detector, keys, cache, speed)
         if items and recipe.replay is not None:
             items[0] = replace(items[0], notes=(_replayed(study, recipe), *items[0].notes))
+        items = _with_notes_on_shares(recipe, items, set(own.train.column("domain")))
         for item in items:
             known = planned.get(item.key)
             # what one recipe finds behind it another may have to do
@@ -131,6 +133,26 @@ def make_plan(
         free_bytes=free,
         source=study.data.source,
     )
+
+
+def _with_notes_on_shares(
+    recipe: Recipe, items: Sequence[PlannedStep], domains: set[str]
+) -> list[PlannedStep]:
+    """Return the steps, those noted whose `domain_shares` name what no training image is of.
+
+    That is no error: a study may leave out one domain after the other.
+    """
+    noted = []
+    for step, item in zip(recipe.steps, items, strict=True):
+        absent = sorted(set(getattr(step, "domain_shares", {})) - domains)
+        if absent:
+            note = (
+                f"`domain_shares` names {', '.join(absent)}, which no training image is of; that "
+                f"share does not count. Training images are of {', '.join(sorted(domains))}."
+            )
+            item = replace(item, notes=(*item.notes, note))
+        noted.append(item)
+    return noted
 
 
 def require_replayable(study: Study, learning: Learning) -> None:

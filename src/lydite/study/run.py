@@ -258,10 +258,11 @@ def same_or_refuse(study: Study, digests: dict[str, str], options: StudyOptions)
                 lineterm="",
                 n=1,
             )
-            raise ResumeError(
-                f"{options.folder} holds another study, or the data changed:\n"
-                + "\n".join(list(lines)[:60])
-                + "\nChoose another folder with -o, or accept the change with --replace "
-                "(finished steps that are the same are used again)."
+            error = ResumeError(
+                f"{options.folder} holds another study, or the data changed. Choose another folder "
+                "with -o, or accept the change with --replace (finished steps that are the same "
+                "are used again)."
             )
+            error.details = tuple(lines)[:60]
+            raise error
     return new
