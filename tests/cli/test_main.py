@@ -156,7 +156,32 @@ def test_a_missing_package_names_the_line_that_installs_it(
 
     command.body = body
     assert main(["made-up"]) == 2
-    assert "pip install 'lydite[data]'" in capsys.readouterr().err
+    # what needs this needs torch as well; one installation is enough
+    assert "pip install 'lydite[train]'" in capsys.readouterr().err
+    named = {
+        ("data", "scan"): "data",
+        ("data", "--json", "check"): "data",
+        ("data", "align"): "train",
+    }
+    for words, extra in named.items():
+        assert cli._extra_of(words, "sklearn") == extra
+    assert cli._extra_of(["data", "scan"], "torch") == "train"
+
+
+def test_lines_below_an_error_are_printed_one_by_one(
+    command: types.ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def body() -> None:
+        error = DataError("two differ.")
+        error.details = ("- one", "+ \x1b[31m\nother")
+        raise error
+
+    command.body = body
+    assert main(["made-up"]) == 2
+    assert capsys.readouterr().err == "error: two differ.\n  - one\n  + \\x1b[31m\\nother\n"
+    assert main(["made-up", "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)["error"]
+    assert found["details"] == ["- one", "+ \x1b[31m\nother"]
 
 
 def test_bugs_are_not_hidden(command: types.ModuleType) -> None:

@@ -183,7 +183,7 @@ def _run(words: list[str], as_json: bool) -> int:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
             raise
-        missing = MissingExtraError(EXTRAS[package], package)
+        missing = MissingExtraError(_extra_of(words, package), package)
         return _fail(missing.code, str(missing), missing.exit_code, as_json)
     except BrokenPipeError:
         raise
@@ -193,6 +193,17 @@ def _run(words: list[str], as_json: bool) -> int:
         reason = f"{os.fsdecode(error.filename)}: {error.strerror or error}."
         return _fail(FileError.code, reason, FileError.exit_code, as_json)
     return result if isinstance(result, int) else 0
+
+
+def _extra_of(words: Sequence[str], package: str) -> str:
+    """Return the extra that a command needs as a whole, where one of its packages is missing.
+
+    What is missing first is not all that is missing: but for reading and checking data, whatever
+    needs the extra `data` needs torch or drawings besides.
+    """
+    named = [word for word in words if not word.startswith("-")]
+    reads = named[:1] == ["data"] and named[1:2] not in (["align"], ["spectra"])
+    return "train" if EXTRAS[package] == "data" and not reads else EXTRAS[package]
 
 
 def _fail(
