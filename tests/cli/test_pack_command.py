@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import lydite
 from helpers.packs import hand_made_pack
 from lydite.card import ONNX_NAME, load_card
 from lydite.cli import main
@@ -67,6 +68,9 @@ def test_predict_names_the_speaker(
     assert value["predictions"][0]["by"] == "alpha"
     _, out, _ = run(*words, "--json")
     assert "packs" not in json.loads(out) and "by" not in out
+    # one folder is one pack, and no row of letters
+    (card,) = lydite.load(tiny_detector, packs=packs["alpha"]).packs
+    assert card.name == "alpha"
 
 
 def test_predict_keeps_its_columns_where_an_image_fails(

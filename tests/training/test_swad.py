@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import nn
 
+from helpers.transfer import Killed, context
 from lydite.card import Architecture, Preprocess
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.errors import DataError, ResumeError, TrainingError
-from lydite.recipe import Context, Stage, parse_step
+from lydite.recipe import Stage, parse_step
 from lydite.training.device import make_fabric
 from lydite.training.feed import Normalizer
 from lydite.training.settings import TrainSettings
@@ -27,19 +28,6 @@ from lydite.training.watch import Watch
 TINY = Architecture(network="lydite-small", input_size=64, config={"widths": [4, 8]})
 #: falls, stays, rises for good
 CURVE = [0.9, 0.5, 0.6, 0.55, 0.6, 0.9, 0.95, 0.5]
-
-
-class Killed(Exception):
-    """Stands for a kill between two steps."""
-
-
-def context(manifest: Manifest, folder: Path, kill_at: int | None = None) -> Context:
-    def progress(_what: str, done: int, _total: int, _note: str) -> None:
-        if done == kill_at:
-            raise Killed
-
-    train, val = manifest.select(split="train"), manifest.select(split="val")
-    return Context(train, val, seed=5, folder=folder, progress=progress, device="cpu")
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, losses: list[float], every: int) -> list[Any]:

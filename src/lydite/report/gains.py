@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from lydite.card import Figure
 from lydite.evaluate.folds import HELD_OUT, gain_of
-from lydite.report.held import short_count
+from lydite.report.held import name_lines, short_count
 from lydite.report.svg import COLORS, draw, look
 from lydite.report.view import SPLIT
 from lydite.study.results import Result
@@ -108,11 +108,7 @@ def gains_figure(columns: Sequence[Column], order: Sequence[str]) -> str | None:
                 if name in column.gains:
                     place = (number + 0.5) / len(columns) - 0.5
                     _mark(axes, line + _SPREAD * place, column.gains[name], number)
-        axes.set_yticks(range(len(recipes)), recipes)
-        axes.tick_params(axis="y", labelcolor=COLORS["ink"])
-        axes.set_ylim(len(recipes) - 0.5, -0.5)
-        axes.grid(axis="x")
-        axes.grid(visible=False, axis="y")
+        name_lines(axes, recipes)
         axes.set_xlabel(f"AUC on what was held out, minus that of {zero}; hollow: one seed")
         canvas.legend(handles=_legend(columns), loc="outside upper left", ncols=_NAMES)
 

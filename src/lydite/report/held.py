@@ -82,11 +82,7 @@ def held_figure(record: Together, folds: Mapping[str, Sequence[Result]]) -> str 
         for number, row in enumerate(rows):
             _row(axes, number, row, held)
         axes.axvline(CHANCE, color=COLORS["ink"], lw=0.8)
-        axes.set_yticks(range(len(rows)), [row.label for row in rows])
-        axes.tick_params(axis="y", labelcolor=COLORS["ink"])
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.grid(axis="x")
-        axes.grid(visible=False, axis="y")
+        name_lines(axes, [row.label for row in rows])
         axes.set_xlabel("AUC on what was held out; 0.5 is chance")
         canvas.legend(handles=_legend(held), loc="outside upper left", ncols=_NAMES)
 
@@ -99,6 +95,15 @@ def held_figure(record: Together, folds: Mapping[str, Sequence[Result]]) -> str 
     legend = _LINE * math.ceil((len(held) + 1) / _NAMES)
     size = (_WIDTH, _AROUND + legend + _LINE * len(rows))
     return draw("held", "What was held out, by recipe", words, size, paint)
+
+
+def name_lines(axes: Axes, names: Sequence[str]) -> None:
+    """Make the vertical axis one of named lines, the first on top."""
+    axes.set_yticks(range(len(names)), list(names))
+    axes.tick_params(axis="y", labelcolor=COLORS["ink"])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(axis="x")
+    axes.grid(visible=False, axis="y")
 
 
 def _row(axes: Axes, number: int, row: Row, held: Sequence[str]) -> None:
