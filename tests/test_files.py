@@ -225,3 +225,36 @@ def test_one_lock_a_folder_and_none_after_a_kill(tmp_path: Path) -> None:
         other.kill()
     with lock_folder(tmp_path):
         assert (tmp_path / ".lock").exists()
+
+
+def test_a_folder_that_cannot_be_replaced_is_filled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mount point, say, as containers have for what they write."""
+    target = tmp_path / "mounted"
+    target.mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == target)
+    number = target.stat().st_ino
+    with pytest.raises(RuntimeError), publish_folder(target) as folder:
+        (folder / "half").write_bytes(b"x")
+        raise RuntimeError
+    assert list(target.iterdir()) == []
+    with publish_folder(target) as folder:
+        assert folder.parent == target
+        (folder / "card.json").write_bytes(b"{}")
+        (folder / "below").mkdir()
+        (folder / "below" / "a").write_bytes(b"a")
+    assert sorted(p.name for p in target.iterdir()) == ["below", "card.json"]
+    assert target.stat().st_ino == number
+    with pytest.raises(FileError, match="mount point"), publish_folder(target):
+        pass
+    assert (target / "below" / "a").read_bytes() == b"a"
+
+
+def test_what_cannot_be_written_in_a_folder_is_named_as_it_would_be(tmp_path: Path) -> None:
+    target = tmp_path / "maps"
+    with pytest.raises(FileError) as caught, publish_folder(target) as folder:
+        (folder / "a").mkdir()
+        write_bytes(folder / "a", b"x")
+    assert str(target / "a") in str(caught.value)
+    assert TEMPORARY_PREFIX not in str(caught.value)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
+import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -360,3 +363,35 @@ def test_the_resize_fit_uses_one_tile(make_onnx: Callable[..., Any], tiny_card: 
 def test_what_is_no_number_of_threads_is_refused(tiny_detector: Path, threads: object) -> None:
     with pytest.raises(ConfigError, match="`threads` must be 1 to 1024"):
         Predictor.open(tiny_detector, threads=threads)  # type: ignore[arg-type]
+
+
+def test_a_single_source_is_a_list_of_one_and_never_its_letters(
+    predictor: Predictor, album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(album)  # where "." would be this folder, and "/" every file there is
+    expected = predictor.score(album / "b.png")
+    data = (album / "b.png").read_bytes()
+    for source in ("./b.png", Path("b.png"), data, Image.open(io.BytesIO(data)), PHOTO):
+        (found,) = predictor.predict_many(source)
+        assert found.score == pytest.approx(expected)
+    assert len(list(predictor.predict_many(np.stack([PHOTO, PHOTO])))) == 2
+    assert len(list(predictor.predict_many("."))) == 4
+
+
+def test_copies_and_other_processes_answer_alike(predictor: Predictor) -> None:
+    expected = predictor.score(PHOTO)
+    for other in (copy.deepcopy(predictor), pickle.loads(pickle.dumps(predictor))):  # noqa: S301
+        assert other.score(PHOTO) == expected
+        assert other.card == predictor.card
+
+
+def test_predicting_leaves_nothing_in_the_users_home(tiny_detector: Path, tmp_path: Path) -> None:
+    """Onnxruntime writes an identifier of the computer there, unless it is told not to."""
+    home = tmp_path / "home"
+    home.mkdir()
+    words = "import lydite, sys, numpy as np; p = lydite.load(sys.argv[1]); "
+    words += "p.predict(np.zeros((40, 40, 3), np.uint8))"
+    kept = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    environment = kept | {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
+    subprocess.run([sys.executable, "-c", words, str(tiny_detector)], check=True, env=environment)
+    assert list(home.rglob("*")) == []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
-from typing import Annotated, Any, TypeVar
+from collections.abc import Hashable
+from typing import Annotated, Any, TypeVar, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lydite.errors import ConfigError
 
@@ -51,12 +53,32 @@ def _describe(schema: dict[str, Any], model: type) -> None:
         schema["description"] = schema["description"].partition("\n\nAttributes:")[0]
 
 
+@functools.cache
+def _kinds(annotation: Any) -> frozenset[Any]:
+    """Return the classes that an annotation lets through, those inside unions and so on too."""
+    parts = get_args(annotation)
+    if not parts:
+        return frozenset({annotation if isinstance(annotation, type) else type(annotation)})
+    return frozenset().union(*map(_kinds, parts))
+
+
 class Frozen(BaseModel):
     """Base of all configuration: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=_describe
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        """Refuse true and false where a number is wanted; they would count as 1 and 0."""
+        for name, given in value.items() if isinstance(value, dict) else ():
+            field = cls.model_fields.get(name)
+            kinds = frozenset() if field is None else _kinds(cast("Hashable", field.annotation))
+            if isinstance(given, bool) and kinds & {int, float} and bool not in kinds:
+                raise ValueError(f"`{name}` is a number, and {str(given).lower()} is none")
+        return value
 
 
 def validation_sentence(error: ValidationError) -> str:

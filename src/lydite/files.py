@@ -183,7 +183,8 @@ def publish_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling folder that becomes `path` when the block ends without an error.
 
     An older folder at `path` is replaced only then, by one of the same permissions. After an error
-    nothing has changed. Of a link, the folder that it leads to is replaced.
+    nothing has changed. Of a link, the folder that it leads to is replaced. An empty folder that
+    cannot be replaced, a mount point say, is filled at the end.
 
     Raises:
         FileError: the folder cannot be written, or a file is there; the message names `path`.
@@ -194,8 +195,9 @@ def publish_folder(path: Path) -> Iterator[Path]:
         path = path.resolve() if path.is_symlink() else path
         if path.exists() and not path.is_dir():
             raise FileError(f"Cannot write the folder {path}: a file of that name is there.")
-        temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
         path.parent.mkdir(parents=True, exist_ok=True)
+        inside = _must_stay(path)
+        temporary = (path if inside else path.parent) / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
         temporary.mkdir()
     except (OSError, ValueError, RuntimeError) as error:
         raise _unwritable(path, error) from error
@@ -206,12 +208,43 @@ def publish_folder(path: Path) -> Iterator[Path]:
                 # elsewhere than on POSIX, only what may be written can be flushed
                 with file.open("rb" if os.name == "posix" else "rb+") as stream:
                     os.fsync(stream.fileno())
-        _swap(temporary, path)
-        _sync_folder(path.parent)
+        if inside:
+            _fill(temporary, path)
+        else:
+            _swap(temporary, path)
+        _sync_folder(path if inside else path.parent)
     except OSError as error:
         raise _unwritable(path, error) from error
+    except FileError as error:  # of a file in a folder that nobody will find
+        raise FileError(str(error).replace(str(temporary), str(path))) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _must_stay(path: Path) -> bool:
+    """Tell whether a folder is there that cannot be replaced, only filled.
+
+    Raises:
+        FileError: such a folder has something in it.
+    """
+    if not path.is_dir():
+        return False
+    mounted = os.path.ismount(path)
+    if not mounted and os.access(path.parent, os.W_OK):
+        return False
+    if any(path.iterdir()):
+        why = "it is a mount point" if mounted else "the folder around it cannot be written"
+        raise FileError(
+            f"{path} is not empty and cannot be replaced: {why}. Name a new folder in it."
+        )
+    return True
+
+
+def _fill(new: Path, path: Path) -> None:
+    """Move what a folder holds into an empty one, the JSON file that tells what it is at last."""
+    names = sorted(child.name for child in new.iterdir())
+    for name in sorted(names, key=lambda name: name.endswith(".json")):
+        (new / name).replace(path / name)
 
 
 def _swap(new: Path, path: Path) -> None:

@@ -32,6 +32,8 @@ from lydite.pack_folder import load_packs, require_together
 from lydite.session import first_line, open_session
 
 Float32 = NDArray[np.float32]
+#: dimensions of an array that is several images
+_BATCH = 4
 #: of a list: paths alone, say, are a list of paths and no list of everything that may be one
 AnySource = TypeVar("AnySource", bound=Source)
 
@@ -124,6 +126,14 @@ class Predictor:
         self._output: str = session.get_outputs()[0].name
         #: who may answer: this detector as it is, and each pack's own predictor
         self._variants: dict[str, Predictor] = {BASE_NAME: self}
+        #: what `from_bytes` was given, to open it again elsewhere
+        self._given: tuple[Card, bytes, tuple[Pack, ...], int | None] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Open the same detector again, in another process say; a session cannot be copied."""
+        if self._given is None:
+            raise TypeError("A predictor made of a session cannot be copied. Use `from_bytes`.")
+        return _reopened, self._given
 
     @classmethod
     def open(
@@ -180,6 +190,7 @@ class Predictor:
             adapted, made = pack.apply(card, onnx)
             predictor._variants[pack.card.name] = cls(adapted, open_session(adapted, made, threads))
         predictor.packs = tuple(pack.card for pack in packs)
+        predictor._given = (card, onnx, tuple(packs), threads)
         return predictor
 
     def logits(self, batch: Float32) -> Float32:
@@ -241,13 +252,17 @@ class Predictor:
             return list(self.predict_many([source]))
         return self._predict(source)
 
-    def predict_many(self, sources: Iterable[Source]) -> Iterator[Prediction]:
+    def predict_many(self, sources: Iterable[Source] | Source) -> Iterator[Prediction]:
         """Yield a prediction for each image, in order; bad images yield their error.
 
         A folder stands for every file in it and below, sorted by path. Names that begin with a dot
         are left out, links to folders are not followed, and a file's suffix does not matter: a
-        file that is not an image yields an error.
+        file that is not an image yields an error. A single source counts as a list of one.
         """
+        if isinstance(sources, str | Path | bytes | Image.Image):
+            sources = [sources]  # not its letters, of which "/" is a folder
+        elif isinstance(sources, np.ndarray) and sources.ndim < _BATCH:
+            sources = [sources]  # not its rows
         for source in sources:
             if isinstance(source, str | Path) and is_folder(source):
                 for file, error in image_files(Path(source)):
@@ -340,3 +355,8 @@ def _failed(source: Source, error: DecodeError) -> Prediction:
 
 def _name(source: Source) -> str:
     return str(source) if isinstance(source, str | Path) else describe(source)
+
+
+def _reopened(card: Card, onnx: bytes, packs: tuple[Pack, ...], threads: int | None) -> Predictor:
+    """Return a predictor of what another one was made of."""
+    return Predictor.from_bytes(card, onnx, packs=packs, threads=threads)

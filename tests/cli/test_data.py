@@ -167,3 +167,12 @@ def test_demo_makes_data_that_can_be_shown(tmp_path: Path, capsys: Capture) -> N
     status, value = run_json(capsys, "data", "demo", tmp_path / "demo", "--count", "10")
     assert status == 0
     assert value["images"] == len(Manifest.read(Path(value["manifest"])))
+
+
+def test_a_scan_that_finds_nothing_usable_says_so_by_its_status(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "a.csv").write_text("path,label\nim\\1.jpg,real\n")
+    assert run("data", "scan", tmp_path, "-o", tmp_path / "out.parquet") == 1
+    said = capsys.readouterr().err
+    assert "none of these images can be used; their paths hold backslashes" in said

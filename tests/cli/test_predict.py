@@ -209,3 +209,13 @@ def test_a_reader_that_leaves_is_no_error(tiny_detector: Path, album: Path) -> N
         child.stdout.close()
         assert child.stderr.read() == b""
         assert child.wait(60) == 141
+
+
+def test_a_name_with_a_dash_gets_the_way_to_give_it(
+    album: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(album)
+    status, _, err = run("-dash.png")
+    assert status == 2
+    assert "lydite predict -- -dash.png" in err
+    assert run("--", "-dash.png")[0] == 0

@@ -39,6 +39,7 @@ from lydite.export.rounding import rounding_of
 from lydite.models.contract import Network
 from lydite.recipe import Context, Recipe, Stage, parse_step
 from lydite.training.settings import TrainSettings
+from lydite.training.swad import Swad
 from lydite.training.train import Train
 
 TINY = Architecture(network="lydite-small", input_size=64, config={"widths": [4]})
@@ -481,6 +482,9 @@ def test_rounding_is_learned_on_clean_and_degraded_copies(
     stage = Stage("lydite-small", trained=True)
     both.check(stage)
     assert stage.images == 2 * 2 * 4 * 8
+    watched = Qat(steps=200, batch=32, swad=Swad(every=10, crops=512))
+    assert watched.learned_images == 200 * 32  # looks move no range, and are no training
+    assert watched.pushed_images > watched.learned_images
 
 
 def test_order_is_checked() -> None:

@@ -146,3 +146,26 @@ def test_a_dot_in_a_folder_s_name_does_not_join_its_files(tmp_path: Path) -> Non
         Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / path, "PNG")
     table(tmp_path, "path,label", *(f"{path},real" for path in paths))
     assert scan(tmp_path).column("group") == paths
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["path,label,label", "a.png,real,fake"], "column 'label' twice"),
+        (["path;label", "a.png;real"], "semicolons"),
+        (["path\tlabel", "a.png\treal"], "tabs"),
+        (["path,label"], "no rows"),
+    ],
+)
+def test_tables_that_would_be_misread_are_refused(
+    folder: Path, lines: list[str], words: str
+) -> None:
+    with pytest.raises(DataError, match=words):
+        scan(table(folder, *lines))
+
+
+def test_a_table_of_another_name_is_read_where_the_layout_says_so(folder: Path) -> None:
+    path = table(folder, "path,label,note,note", "a.png,real,x,y").rename(folder / "list.txt")
+    assert scan(path, "csv").column("path") == ["a.png"]
+    with pytest.raises(DataError, match="is a file"):
+        scan(path)

@@ -141,7 +141,7 @@ def test_fakes_of_a_held_out_generator_are_unseen_as_they_are_in_clean_figures()
             if figure.low is not None:
                 assert (same.low, same.high) == pytest.approx((figure.low, figure.high))
             sizes[figure.slice["group"]] = figure.n
-    assert sizes == {"seen": 30, "source": 30, "unseen-mean": 100}  # 20 reals count on both sides
+    assert sizes == {"seen": 30, "source": 30, "unseen-mean": 70}  # 10 reals count on both sides
     expected, found = figures(gone="B")
     assert of(found, "auc", group="unseen-mean").value is None
     assert of(found, "unreadable", group="unseen-mean").value == 10

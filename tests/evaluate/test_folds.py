@@ -17,6 +17,7 @@ from lydite.evaluate.folds import HELD_OUT, FoldScores, across_folds, p_value
 from lydite.evaluate.intervals import resamples
 from lydite.evaluate.photographs import FALSE_ALARMS, REAL_VS_REAL, photograph_figures
 from lydite.evaluate.score import SCORES_SCHEMA
+from lydite.evaluate.shares import wilson
 from lydite.evaluate.summary import summarize
 from lydite.evaluate.unseen import Roles
 
@@ -123,7 +124,17 @@ def test_a_held_out_generator_is_unseen_and_no_part_of_seen() -> None:
     plain = ScoreMeaning()
     roles = Roles(["a", "b"], unseen_generators=["g1"])
     both = compare(scores, plain, scores, plain, name="BL", roles=roles, n_boot=10)
-    assert [found(both, GAIN, group=g, against="BL").n for g in ("seen", "unseen")] == [36, 36]
+    assert [found(both, GAIN, group=g, against="BL").n for g in ("seen", "unseen")] == [36, 60]
+    # a lower threshold finds more fakes and calls more photographs fake: no gain on what is unseen
+    low = compare(scores, ScoreMeaning(threshold=-99.0), scores, plain, name="BL", roles=roles,
+                  n_boot=10)  # fmt: skip
+    right = (columns["p_fake"] > 0.5) == fake
+    new = units[0] | units[1] | units[2]
+    expected_gain = fake[new].mean() - right[new].mean()
+    assert found(low, GAIN, group="unseen", against="BL").value == pytest.approx(expected_gain)
+    # of a domain that was learned before, it is not known which fakes were
+    before = Roles(["a"], ["b"], unseen_generators=["g1"])
+    assert before.units(scores) == [{"domain": "c"}, {"domain": "a", "generator": "g1"}]
 
 
 def test_a_generator_that_could_not_be_scored_leaves_the_mean_undefined() -> None:
@@ -146,7 +157,7 @@ def three_folds(**recipes: list[pa.Table]) -> dict[str, FoldScores]:
 
 
 def test_means_over_folds_and_their_test_are_those_of_a_joint_bootstrap() -> None:
-    base, first, second = table(0.8), table(1.5, noise=1), table(1.2, noise=2)
+    base, first, second = (table(z, noise=n, count=40) for n, z in enumerate((0.8, 1.5, 1.2)))
     figures = across_folds(three_folds(BL=[base], ours=[first, second]), "BL", n_boot=80)
     columns = {name: arrays(t) for name, t in (("BL", base), ("1", first), ("2", second))}
     some = columns["BL"]
@@ -164,7 +175,7 @@ def test_means_over_folds_and_their_test_are_those_of_a_joint_bootstrap() -> Non
     overall = found(figures["ours"], "auc", group=HELD_OUT)
     assert overall.value == pytest.approx(ours[0])
     assert [overall.low, overall.high] == pytest.approx(brute(ours[1:]))
-    assert overall.n == 72
+    assert overall.n == 240
     gain = found(figures["ours"], "auc_gain", group=HELD_OUT, against="BL")
     assert [gain.value, gain.low, gain.high] == pytest.approx([gains[0], *brute(gains[1:])])
     side = min(sum(g <= 0 for g in gains[1:]), sum(g >= 0 for g in gains[1:]))
@@ -178,7 +189,8 @@ def test_means_over_folds_and_their_test_are_those_of_a_joint_bootstrap() -> Non
 
 
 def test_what_was_made_of_another_is_compared_with_that_too() -> None:
-    tables = {"BL": [table(0.8)], "ours": [table(1.5, noise=1)], "small": [table(1.2, noise=2)]}
+    names = {"BL": 0.8, "ours": 1.5, "small": 1.2}
+    tables = {name: [table(z, noise=n, count=40)] for n, (name, z) in enumerate(names.items())}
     made_of = {"ours": "BL", "small": "ours"}
     figures = across_folds(three_folds(**tables), "BL", made_of=made_of, n_boot=80)
     swapped = across_folds(three_folds(**tables), "ours", n_boot=80)
@@ -192,6 +204,19 @@ def test_what_was_made_of_another_is_compared_with_that_too() -> None:
     assert set(against) == {"BL"}
     assert len(against) == 4  # three folds and their mean, once each
     assert found(figures["small"], "auc_gain", group=HELD_OUT, against="BL").value is not None
+
+
+def test_too_few_groups_for_a_test_have_none_and_a_perfect_mean_has_width() -> None:
+    few = across_folds(three_folds(BL=[table(0.8)], ours=[table(99.0)]), "BL", n_boot=40)
+    gain, test = (
+        found(few["ours"], metric, group=HELD_OUT, against="BL")
+        for metric in ("auc_gain", "auc_gain_p")
+    )
+    assert gain.low is not None and gain.low > 0  # 18 groups of a class, all in favor
+    assert test.value is None
+    perfect = found(few["ours"], "auc", group=HELD_OUT)
+    low, high = wilson(18, 18)  # three domains of 6 groups a class
+    assert (perfect.value, perfect.low, perfect.high) == (1.0, pytest.approx(low), high)
 
 
 def test_an_image_that_every_fold_measures_does_not_count_as_several() -> None:

@@ -13,12 +13,11 @@ from lydite.evaluate.intervals import (
     Interval,
     bootstrap,
     intervals,
-    never_certain,
     paired_difference,
     resamples,
     strata_of,
-    wilson,
 )
+from lydite.evaluate.shares import never_certain, wilson, with_width
 
 
 def names(count: int, per_group: int = 1) -> list[str]:
@@ -167,3 +166,33 @@ def test_a_mean_over_parts_is_as_certain_as_its_smaller_parts_allow() -> None:
     assert never_certain(sure, groups, [units[0], np.zeros(30, bool)]) is sure
     some = Interval(0.5, 0.4, 0.6, 30)
     assert never_certain(some, groups, units) is some
+
+
+def test_a_perfect_detector_is_certain_of_no_metric() -> None:
+    targets, groups = np.repeat([0, 1], [20, 12]), np.array(names(32, 2))  # 10 and 6 groups
+    p_fake = targets.astype(float)
+    read = ("accuracy", "recall", "precision", "f1", "balanced_accuracy", "auc", "ap")
+    decided = {name: (kernels.KERNELS[name], p_fake) for name in read}
+    decided["false_alarm_rate"] = (kernels.false_alarm_rate, p_fake)
+    plain = bootstrap(decided, targets, groups, n_boot=20)
+    wide = with_width(plain, p_fake, targets, groups)
+    ends = {name: (i.low, i.high) for name, i in wide.items()}
+    assert ends["accuracy"] == wilson(16, 16)
+    assert ends["recall"] == ends["precision"] == ends["auc"] == wilson(6, 6)
+    assert ends["false_alarm_rate"] == wilson(0, 10)
+    assert ends["balanced_accuracy"] == wilson(15, 15)  # 4 / (1/10 + 1/6)
+    assert ends["f1"] == ends["ap"] == (None, None)
+    assert {i.value for i in wide.values()} == {0.0, 1.0}
+
+
+def test_what_depends_on_one_group_has_no_interval() -> None:
+    # every fake of one source: the recall is drawn the same every time
+    targets = np.repeat([0, 1], 30)
+    groups = names(30) + ["one"] * 30
+    p_fake = np.tile([0.2, 0.9], 30)
+    found = bootstrap(
+        {"recall": (kernels.recall, p_fake), "fpr": (kernels.false_alarm_rate, p_fake)},
+        targets, groups, n_boot=50,
+    )  # fmt: skip
+    assert (found["recall"].value, found["recall"].low) == (0.5, None)
+    assert found["fpr"].low is not None and found["fpr"].low < 0.5

@@ -7,8 +7,9 @@ import pytest
 
 from lydite.card import ScoreMeaning
 from lydite.evaluate import kernels, metrics
-from lydite.evaluate.intervals import Interval, bootstrap, wilson
-from lydite.evaluate.verdicts import VERDICTS, reflected, verdicts_of, with_width
+from lydite.evaluate.intervals import Interval, bootstrap
+from lydite.evaluate.shares import wilson
+from lydite.evaluate.verdicts import VERDICTS, reflected, verdicts_of, verdicts_with_width
 
 SAID = ["real", "unsure", "fake", "fake", "real", "unsure", "fake"]
 TARGETS = np.array([0, 0, 0, 1, 1, 1, 1])
@@ -59,13 +60,13 @@ def test_a_share_of_none_is_not_certain_and_copies_do_not_make_it_so() -> None:
     groups = np.array([str(n // 2) for n in range(40)])
     plain = bootstrap({name: (k, verdicts) for name, k in VERDICTS.items()}, targets, groups)
     assert (plain["miscoverage_real"].low, plain["miscoverage_real"].high) == (0.0, 0.0)
-    found = with_width(plain, verdicts, targets, groups)
+    found = verdicts_with_width(plain, verdicts, targets, groups)
     assert (found["miscoverage_real"].low, found["miscoverage_real"].high) == wilson(0, 10)
     assert (found["decided"].low, found["decided"].high) == wilson(20, 20)
     unsure = verdicts.copy()
     unsure[0] = 0.5
     kept = bootstrap({name: (k, unsure) for name, k in VERDICTS.items()}, targets, groups)
-    assert with_width(kept, unsure, targets, groups)["decided"] == kept["decided"]
+    assert verdicts_with_width(kept, unsure, targets, groups)["decided"] == kept["decided"]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.4])

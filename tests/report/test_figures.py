@@ -10,13 +10,15 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure as Canvas
 from sklearn.calibration import calibration_curve as reference
 
 from lydite.evaluate.score import read_scores
 from lydite.evaluate.unseen import Roles
 from lydite.report import distributions, figures, rates
+from lydite.report.axes import Dot, limits_
 from lydite.report.labels import place_labels
-from lydite.report.svg import COLORS, draw
+from lydite.report.svg import COLORS, draw, look_of
 from lydite.report.view import Line, columns_of, lines_of
 from lydite.study.results import read_results
 
@@ -70,14 +72,12 @@ def test_the_sources_probabilities_are_spread_in_neither_half(study_folder: Path
     counts = []
     for source in ((), ("sim-c",)):
         for unseen in (False, True):
-            spread = distributions.spread_of(
-                "BL", 0, scores, Roles(["sim-a"], source), unseen=unseen
-            )
+            spread = distributions.spread_of("BL", scores, Roles(["sim-a"], source), unseen=unseen)
             counts.append(spread.p_fake.size)
     assert counts == [24, 48, 24, 24]
     held = Roles(["sim-a"], ["sim-b", "sim-c"], ["sim-a-1"])  # half of the fakes
     known, new = (
-        distributions.spread_of("BL", 0, scores, held, unseen=unseen) for unseen in (False, True)
+        distributions.spread_of("BL", scores, held, unseen=unseen) for unseen in (False, True)
     )
     assert np.bincount(known.targets).tolist() == [12, 6]
     assert np.bincount(new.targets).tolist() == [12, 6]
@@ -158,8 +158,8 @@ def test_nothing_to_show_is_still_a_drawing() -> None:
 def test_histograms_and_reliability_show_their_detectors() -> None:
     rng = np.random.default_rng(0)
     targets = np.repeat([0, 1], 100)
-    known = [distributions.Spread(f"d{i}", i, rng.random(200), targets) for i in range(7)]
-    new = [distributions.Spread("", 0, np.empty(0), np.empty(0, int)) for _ in known]
+    known = [distributions.Spread(f"d{i}", rng.random(200), targets) for i in range(7)]
+    new = [distributions.Spread("", np.empty(0), np.empty(0, int)) for _ in known]
     for svg in (distributions.histograms(known, new), distributions.reliability(known, new)):
         assert {f"d{i}" for i in range(7)} <= set(words(svg))
 
@@ -193,3 +193,13 @@ def test_labels_do_not_lie_on_each_other() -> None:
     for a, b in itertools.combinations(boxes, 2):
         apart = a[2] <= b[0] + 0.5 or b[2] <= a[0] + 0.5 or a[3] <= b[1] + 0.5 or b[3] <= a[1] + 0.5
         assert apart
+
+
+def test_the_panel_of_rates_holds_the_reference_and_one_look_an_approach(lines: list[Line]) -> None:
+    dots = [Dot(lines[1], 0.5, y) for y in (0.70, 0.76)]
+    axes = Canvas().add_subplot()
+    limits_(axes, dots, 0.97, None)
+    bottom, top = axes.get_ylim()
+    assert bottom < 0.70
+    assert top > 0.97
+    assert len({look_of(number) for number in range(57)}) == 57

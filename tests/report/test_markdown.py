@@ -110,3 +110,11 @@ def test_a_recipe_that_was_run_again_shows_the_newer_result() -> None:
         result("BL", 0, 0.75, created="2026-02-01"),
     )
     assert study_table([new, old]) == study_table([new])
+
+
+def test_a_seed_without_a_figure_is_no_seed_that_was_left_out_in_silence() -> None:
+    known, unknown = result("BL", 0, 0.75), result("BL", 1, 0.75)
+    gone = tuple(f.model_copy(update={"value": None}) for f in unknown.figures)
+    row = cells(study_table([known, unknown.model_copy(update={"figures": gone})]))[2]
+    seeds = "(1 of 2 seeds)"
+    assert row[6:] == [f"0.750 {seeds}", "-", f"0.750 {seeds}", f"0.650 {seeds}"]

@@ -71,8 +71,11 @@ def test_headline_speaks_of_nine_tenths_removed(results: list[Result]) -> None:
         (r for r in results if (r.cost.compression_rate or 0) >= 0.895),
         key=lambda r: r.figure("accuracy", group="seen", split="test").value or 0,
     )
-    assert said.startswith(f"{best.recipe}: {kilobytes(best.cost.size_bytes)} instead of 8 MB, ")
-    assert "Best on unseen domains: ours-small, mean AUC" in said
+    small = sum((r.cost.compression_rate or 0) >= 0.895 for r in results)
+    chosen = f"Most accurate here of {small} at most a tenth as large, " if small > 1 else ""
+    size = kilobytes(best.cost.size_bytes)
+    assert said.startswith(f"{chosen}{best.recipe}: {size} instead of 8 MB, ")
+    assert f"Best of {len(results)} on unseen domains: ours-small, mean AUC" in said
     accuracy = best.figure("accuracy", group="seen", split="test").value
     assert f"{accuracy:.1%} of sim-a right" in said
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lydite.card import Architecture
+from lydite.card import Architecture, load_card
 from lydite.compress.quantize import Quantize
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.errors import BusyError, ConfigError, DataError, ResumeError
+from lydite.evaluate.score import read_scores
 from lydite.files import TEMPORARY_PREFIX, lock_folder, sha256_file
 from lydite.study.images import load_data, study_manifest
 from lydite.study.results import Result, read_results
@@ -415,7 +416,12 @@ def test_results_are_of_their_reference_and_their_bench(
 ) -> None:
     study, options, _ = done
     data = load_data(study.data, options.folder)
-    for changes in ({"reference": "CQ"}, {"bench": {"threads": 2}}, {"limits": ["none"]}):
+    bench = study.bench.model_dump()
+    for changes in (
+        {"reference": "CQ"},
+        *({"bench": bench | {name: 4}} for name in bench),
+        {"limits": ["none"]},
+    ):
         other = Study.model_validate(study.model_dump(mode="json") | changes)
         assert finished(other, data, options.folder) is None
     card = options.folder / "detectors" / "CQ" / "card.json"
@@ -511,3 +517,39 @@ def test_broken_files_in_a_study_s_folder_are_made_anew(
     assert [r.card_digest for r in again] == [r.card_digest for r in first]
     data = load_data(study.data, out)
     assert finished(study, data, out) == again
+
+
+def test_what_another_plan_left_behind_is_not_taken_for_a_result_s_own(
+    tiny_manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan that replaced this one was stopped between its scores and its results."""
+    first, second = (
+        make(tiny_manifest, tmp_path, recipes=[{"name": "BL", "start": TINY, "steps": [step]}])
+        for step in (TRAIN, {"train": TRAIN["train"] | {"steps": 3}})
+    )
+    options = StudyOptions(tmp_path / "out", device="cpu", replace=True)
+    (result,) = run_study(first, options)
+    data = load_data(first.data, options.folder)
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("lydite.study.run.measure", stopped)
+        run_study(second, options)
+    assert finished(first, data, options.folder) is None
+    (again,) = run_study(first, options)
+    assert again.card_digest == result.card_digest
+    assert load_card(options.folder / "detectors" / "BL").digest == again.card_digest
+    assert read_scores(options.folder / "scores" / "BL.parquet")["key"][0].as_py() == again.key
+
+
+def test_few_images_are_validated_under_validation_whatever_their_split(
+    tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    recipes = [{"name": "BL", "start": TINY, "shots": 4, "steps": [TRAIN]}]
+    study = make(tiny_manifest, tmp_path, recipes=recipes, validation=True, probes=False)
+    (result,) = run_study(study, StudyOptions(tmp_path / "out", device="cpu"))
+    figure = result.figure("auc", group="seen", split="val")
+    assert figure is not None
+    assert figure.n == 2  # one of each class

@@ -13,6 +13,7 @@ from lydite.recipe import parse_step
 from lydite.study.reading import builtin_studies, parse_yaml, read_recipe, read_study
 from lydite.study.schema import json_schema
 from lydite.study.spec import Study
+from lydite.training.train import Train
 
 GOOD = """
 name: small
@@ -256,3 +257,17 @@ def test_two_detectors_cannot_share_a_file(tmp_path: Path) -> None:
     text = GOOD.replace("  - name: CPF-90", "    seeds: [0, 1]\n  - name: BL-seed1\n    seeds: [0]")
     with pytest.raises(ConfigError, match="two detectors would be called BL-seed1"):
         read_study(write(tmp_path, text))
+
+
+def test_truth_is_no_number() -> None:
+    for value in ({"steps": True}, {"lr": True}, {"domain_shares": True}):
+        with pytest.raises(ConfigError):
+            parse_step({"train": value})
+    with pytest.raises(ConfigError, match="`steps` is a number, and true is none"):
+        parse_step({"train": {"steps": True}})
+    assert parse_step({"train": {"flip": False, "steps": 1}}) == Train(flip=False, steps=1)
+
+
+def test_yaml_with_control_characters_is_refused_in_a_sentence() -> None:
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        parse_yaml("name: T\x00\n", "here")

@@ -272,3 +272,18 @@ def test_no_domain_is_starved_however_small_its_share() -> None:
         drawn = Counter(batches.row_at(position).domain for position in range(0, 20_000, 2))
         for name, share in shares.items():
             assert drawn[name] == pytest.approx(10_000 * share, rel=0.1)
+
+
+def test_shares_hold_for_the_fakes_of_a_photograph_and_for_those_that_have_none() -> None:
+    images = [("real", "p", f"g{n}") for n in range(20)]
+    images += [("fake", d, f"g{n}") for n in range(20) for d in "aab"]  # two of a, one of b
+
+    def drawn(extra: list[tuple[str, str, str]], **shares: float) -> Counter[str]:
+        batches = make(named(images + extra), balance="pairs", domain_shares=shares)
+        rows = [batches.row_at(position) for position in range(1, 8000, 2)]
+        return Counter(row.domain for row in rows)
+
+    assert drawn([], a=0.2)["a"] / 4000 == pytest.approx(0.2, abs=0.03)
+    assert drawn([])["a"] / 4000 == pytest.approx(2 / 3, abs=0.03)  # each fake as often
+    alone = [("fake", "c", f"alone{n}") for n in range(20)]
+    assert drawn(alone, c=0.1)["c"] / 4000 == pytest.approx(0.1, abs=0.03)

@@ -218,3 +218,16 @@ def test_older_entries_keep_their_keys(kind: str) -> None:
     used = parse_step({kind: options | {"swad": {"tolerance": 1.2}}}).spec()[kind]["swad"]
     assert used["tolerance"] == 1.2
     assert used["patience"] == 3
+
+
+def test_a_short_rest_belongs_to_the_last_stretch() -> None:
+    def ends(total: int, after: int = 0) -> list[int]:
+        valley = Valley(Swad(every=50, after=after), None)  # type: ignore[arg-type]
+        return [step for step in range(1, total + 1) if valley.due(step, total)]
+
+    assert ends(150) == [50, 100, 150]
+    assert ends(151) == [50, 100, 151]
+    assert ends(174) == [50, 100, 174]
+    assert ends(175) == [50, 100, 150, 175]
+    assert ends(30) == [30]
+    assert ends(160, after=100) == [160]

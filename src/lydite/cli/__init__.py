@@ -176,6 +176,8 @@ def _run(words: list[str], as_json: bool) -> int:
         return _fail("stopped", "stopped.", 130, as_json)
     except CycloptsError as error:
         hint = f"See: lydite {command} --help" if command in COMMANDS else "See: lydite --help"
+        if dashed := [word for word in words if word.startswith("-") and os.path.lexists(word)]:
+            hint = f"Words behind `--` are names: lydite {command} -- {dashed[0]}"
         return _fail("usage", f"{' '.join(str(error).split())} {hint}", 2, as_json)
     except LyditeError as error:
         return _fail(error.code, str(error), error.exit_code, as_json, error.details)

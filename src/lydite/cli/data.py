@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,7 +78,12 @@ def scan(
     errors = dict(Counter(code for code in manifest.column("error") if code).most_common())
     value |= {"digest": manifest.digest, "unreadable": errors}
     emit(value, json, lambda: _plan_text(plan, value))
-    return 0
+    if sum(errors.values()) < len(manifest):
+        return 0
+    backslashes = any("\\" in path for path in manifest.column("path"))
+    why = "; their paths hold backslashes, where a table needs '/'" if backslashes else ""
+    sys.stderr.write(f"none of these images can be used{why}.\n")
+    return 1
 
 
 def check(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lydite.errors import FileError
-from lydite.files import publish_folder
+from lydite.files import TEMPORARY_PREFIX, publish_folder
 
 #: letters of an image's name that go into the name of its picture
 _LONGEST = 40
@@ -55,4 +55,5 @@ def safe_name(number: int, name: str) -> str:
 
 
 def _empty(folder: Path) -> bool:
-    return next(folder.iterdir(), None) is None
+    names = (child.name for child in folder.iterdir())
+    return all(name.startswith(TEMPORARY_PREFIX) for name in names)

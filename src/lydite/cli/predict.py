@@ -70,7 +70,11 @@ def _predictions(predictor: Predictor, paths: tuple[str, ...]) -> Iterator[Predi
                 yield Prediction("-", error=Failure(error.code, str(error)))
                 continue
             for prediction in predictor.predict_many([data]):
-                yield replace(prediction, source="-")
+                failure = prediction.error
+                if failure is not None:
+                    message = "-" + failure.message.removeprefix("<bytes>")
+                    failure = replace(failure, message=message)
+                yield replace(prediction, source="-", error=failure)
         else:
             yield from predictor.predict_many([path])
 

@@ -148,7 +148,7 @@ class Qat(Step, FromLabels):
         ranges = calibrate(data, batches, self.method, float_input=self.float_input)
         file = quantize_static(data, ranges, self.weight_bits)
         # every process of a team counts its own images
-        observe = round(self.observe * self.pushed_images / Team.current().world)
+        observe = round(self.observe * self.learned_images / Team.current().world)
         network = FakeQuantized(
             parent.network, data, rounding_of(file), ranges, observe, self.weight_bits
         )

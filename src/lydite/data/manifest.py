@@ -128,6 +128,12 @@ class Manifest:
             mask = pc.and_(mask, pc.is_in(self.table[name], pa.array(options, pa.string())))
         return Manifest(self.table.filter(mask), self.root)
 
+    def in_split(self, split: str) -> Manifest:
+        """Return the same images, all of them filed under one split."""
+        place = SCHEMA.get_field_index("split")
+        column = pa.array([split] * len(self), pa.string())
+        return Manifest(self.table.set_column(place, SCHEMA.field("split"), column), self.root)
+
     def readable(self) -> Manifest:
         """Return the rows whose files decoded when they were scanned."""
         return Manifest(self.table.filter(pc.is_null(self.table["error"])), self.root)

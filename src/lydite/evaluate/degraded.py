@@ -35,9 +35,10 @@ from lydite.errors import DataError
 from lydite.evaluate.compare import FLIPPED
 from lydite.evaluate.degrade import NONE, named
 from lydite.evaluate.degraded_pairs import GAINS, METRICS, Pairs, columns_of, pairs_of
-from lydite.evaluate.intervals import N_BOOT, Interval, intervals, never_certain, strata_of
+from lydite.evaluate.intervals import N_BOOT, Interval, intervals, strata_of
 from lydite.evaluate.kernels import Float64
 from lydite.evaluate.score import Runtime, rescale, score_detector
+from lydite.evaluate.shares import with_width
 from lydite.evaluate.summary import UNREADABLE
 from lydite.evaluate.unseen import Mask, Roles, members
 from lydite.recipe import Progress, silent
@@ -206,8 +207,7 @@ def _measure(
     strata = strata_of(pairs.targets, (pairs.place if part.mean else pairs.domain).tolist())
     wanted = [mask[inside] for mask in masks]
     found = intervals(_replicate(pairs, wanted), strata, pairs.group, n_boot=n_boot, seed=seed)
-    found["accuracy"] = never_certain(found["accuracy"], pairs.group, wanted)
-    return found
+    return with_width(found, pairs.p_fake, pairs.targets, pairs.group, wanted)
 
 
 def _replicate(

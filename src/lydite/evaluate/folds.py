@@ -28,6 +28,7 @@ from lydite.evaluate.kernels import (
     auc,
     balanced_accuracy,
 )
+from lydite.evaluate.shares import with_width
 from lydite.evaluate.unseen import Mask, Names, held_fakes, members, places
 
 #: figures over folds are filed under {"group": HELD_OUT}, of one fold {"group": ..., "fold": f}
@@ -39,6 +40,9 @@ METRICS: dict[str, Kernel] = {
 }
 #: those that recipes are compared by: what `gain_of` and `p_of` call the figures
 COMPARED = ("auc", "accuracy")
+#: groups of each class that a p-value needs: of fewer, the bootstrap sees too little variation, and
+#: chance is called a difference too often
+FEWEST_GROUPS = 20
 #: the fold that stands for the mean over all of them
 _MEAN = ""
 #: metric, recipe, fold or the mean, and the recipe that a gain is over, "" for what is none
@@ -102,9 +106,9 @@ def across_folds(
 
     A recipe of several seeds counts with the mean over them. Beside `METRICS`, every recipe but the
     reference has its gain over that one with the paired interval, and the gain's `p_value`; so has
-    one that was made of another, over that one. Images that one detector could not score are left
-    out for all; where that leaves nothing of something that a fold holds out, the fold's figures
-    and the means over folds are undefined.
+    one that was made of another, over that one. A p-value needs an interval and `FEWEST_GROUPS`.
+    Images that one detector could not score are left out for all; where that leaves nothing of
+    something that a fold holds out, the fold's figures and the means over folds are undefined.
 
     Args:
         folds: by name; each with the same recipes and test images.
@@ -147,36 +151,47 @@ def across_folds(
     else:
         nothing = np.empty(0)
         drawn = {key: (float("nan"), nothing) for key in replicate(np.ones((1, 0)))}
-    return _filed(drawn, recipes, _counts(images), split)
-
-
-def _counts(images: _Images) -> dict[str, int]:
-    """Return how many images each fold measures, and all of them together."""
-    counts = {fold: np.unique(np.concatenate(at)).size for fold, at in images.units.items()}
-    everything = [places for at in images.units.values() for places in at]
-    return counts | {_MEAN: np.unique(np.concatenate(everything)).size}
+    return _filed(drawn, recipes, images, split)
 
 
 def _filed(
     drawn: Mapping[_Key, tuple[float, Float64]],
     recipes: Sequence[str],
-    counts: Mapping[str, int],
+    images: _Images,
     split: str,
 ) -> dict[str, tuple[Figure, ...]]:
     """Return each recipe's figures: values with their intervals, and gains with their p-values."""
     figures: dict[str, list[Figure]] = {recipe: [] for recipe in recipes}
+    units = images.units | {_MEAN: [at for each in images.units.values() for at in each]}
+    masks = {
+        fold: [np.isin(np.arange(images.targets.size), at) for at in each]
+        for fold, each in units.items()
+    }
+    enough = {fold: _enough(images, np.any(each, axis=0)) for fold, each in masks.items()}
     for (metric, recipe, fold, other), (value, boot) in drawn.items():
         where = {"group": HELD_OUT, "split": split} | ({"fold": fold} if fold else {})
+        i = interval_of(value, boot, int(np.any(masks[fold], axis=0).sum()))
         if other:
             where["against"] = other
-        i = interval_of(value, boot, counts[fold])
+            test = p_value(boot) if i.low is not None and enough[fold] else None
+            p = Figure(metric=f"{metric}_p", value=test, n=i.n, slice=where)
+        else:
+            kinds = images.targets, images.group, masks[fold]
+            i = with_width({metric: i}, np.zeros(images.targets.size), *kinds)[metric]
         figures[recipe].append(
             Figure(metric=metric, value=i.value, low=i.low, high=i.high, n=i.n, slice=where)
         )
         if other:
-            test = None if i.value is None else p_value(boot)
-            figures[recipe].append(Figure(metric=f"{metric}_p", value=test, n=i.n, slice=where))
+            figures[recipe].append(p)
     return {recipe: tuple(found) for recipe, found in figures.items()}
+
+
+def _enough(images: _Images, inside: Mask) -> bool:
+    """Tell whether images are of so many groups that a p-value may be given."""
+    return all(
+        np.unique(images.group[inside & (images.targets == kind)]).size >= FEWEST_GROUPS
+        for kind in (0, 1)
+    )
 
 
 def _pairs(

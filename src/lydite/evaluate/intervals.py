@@ -158,6 +158,9 @@ def replicates(
 ) -> dict[Key, tuple[float, Float64]]:
     """Return each number of all images and its (B,) replicates, none where nothing can vary.
 
+    Nor are there any of a number that never varied where a stratum has a single group: what it
+    depends on was drawn every time, as if it could not have been another one.
+
     Args:
         replicate: computes the numbers for weights (B, N); NaN where undefined.
         strata: (N,) within which groups are drawn.
@@ -180,7 +183,10 @@ def replicates(
         for name, chunk in replicate(weights).items():
             drawn[name].append(chunk)
     none = np.empty(0)
-    return {name: (value, np.concatenate([none, *drawn[name]])) for name, value in values.items()}
+    found = {name: np.concatenate([none, *drawn[name]]) for name in values}
+    if any(pool.size < 2 for pool in _drawn_from(strata, groups)[1]):
+        found = {name: none if np.ptp(v) == 0 else v for name, v in found.items() if v.size}
+    return {name: (value, found.get(name, none)) for name, value in values.items()}
 
 
 def interval_of(value: float, drawn: Float64, n: int) -> Interval:
@@ -202,23 +208,31 @@ def resamples(
     ones; see `_pools` for rare combinations. Nothing is yielded where every stratum has a single
     group: then nothing can vary.
     """
-    names, group_of = np.unique(np.asarray(groups), return_inverse=True)
-    _, stratum_of = np.unique(np.asarray(strata), return_inverse=True)
-    touched = np.zeros((names.size, int(stratum_of.max(initial=0)) + 1), dtype=bool)
-    touched[group_of, stratum_of] = True
-    pools = _pools(touched)
+    group_of, pools = _drawn_from(strata, groups)
+    names = int(group_of.max(initial=-1)) + 1
     if all(pool.size < 2 for pool in pools):
         return
     rng = np.random.default_rng(seed)
     most = max(1, _CHUNK_VALUES // group_of.size)
     for first in range(0, n_boot, most):
         rows = min(most, n_boot - first)
-        drawn = np.zeros((rows, names.size))
+        drawn = np.zeros((rows, names))
         for pool in pools:
             picks = rng.integers(pool.size, size=(rows, pool.size))
             flat = (picks + np.arange(rows)[:, None] * pool.size).ravel()
             drawn[:, pool] = np.bincount(flat, minlength=rows * pool.size).reshape(rows, -1)
         yield drawn[:, group_of]
+
+
+def _drawn_from(
+    strata: Sequence[str] | NDArray[np.str_], groups: Sequence[str] | NDArray[np.str_]
+) -> tuple[NDArray[np.intp], list[NDArray[np.intp]]]:
+    """Return each image's group as a number, (N,), and which groups are drawn for each other."""
+    names, group_of = np.unique(np.asarray(groups), return_inverse=True)
+    _, stratum_of = np.unique(np.asarray(strata), return_inverse=True)
+    touched = np.zeros((names.size, int(stratum_of.max(initial=0)) + 1), dtype=bool)
+    touched[group_of, stratum_of] = True
+    return group_of, _pools(touched)
 
 
 def _pools(touched: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
@@ -251,46 +265,6 @@ def strata_of(targets: Int64, further: Sequence[str]) -> NDArray[np.str_]:
     if len(further) != targets.size:
         raise DataError(f"{targets.size} images have targets, but {len(further)} have strata.")
     return np.array([f"{t}/{name}" for t, name in zip(targets, further, strict=True)])
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a share (Wilson 1927), which has width at 0 and n too.
-
-    Raises:
-        DataError: not 0 <= successes <= n with n at least 1.
-    """
-    if not 0 <= successes <= n or n < 1:
-        raise DataError(f"A share needs 0 <= successes <= n, n >= 1. Got {successes} of {n}.")
-    z = 1.959963984540054
-    share = successes / n
-    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return max(0.0, center - half), min(1.0, center + half)
-
-
-def never_certain(
-    share: Interval,
-    groups: Sequence[str] | NDArray[np.str_],
-    units: Sequence[NDArray[np.bool_]] | None = None,
-) -> Interval:
-    """Return the interval of a share; of 0 or 1, which never varies between draws, Wilson's.
-
-    Args:
-        share: as the bootstrap gives it.
-        groups: (N,) those of its images; as many count as independent.
-        units: (N,) masks of the parts that the share is a mean of, each with equal weight; None is
-            all images as one. A mean over parts is as certain as one share of
-            parts^2 / sum(1 / groups of a part) groups.
-    """
-    if share.value not in (0.0, 1.0):
-        return share
-    names = np.asarray(groups)
-    sizes = [np.unique(names[mask]).size for mask in units or [np.ones(names.size, dtype=bool)]]
-    if not all(sizes):  # nothing to be sure of
-        return share
-    independent = int(len(sizes) ** 2 / sum(1 / size for size in sizes))
-    low, high = wilson(independent if share.value else 0, independent)
-    return Interval(share.value, low, high, share.n)
 
 
 def _percentiles(drawn: Float64) -> tuple[float | None, float | None]:

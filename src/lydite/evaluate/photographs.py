@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from lydite.card import Figure, ScoreMeaning
 from lydite.evaluate import kernels
-from lydite.evaluate.intervals import N_BOOT, Interval, intervals, strata_of, wilson
+from lydite.evaluate.intervals import N_BOOT, Interval, intervals, strata_of
 from lydite.evaluate.kernels import DECISION, Float64
 from lydite.evaluate.score import rescale
+from lydite.evaluate.shares import never_certain
 
 #: probability that a photograph of the second domain scores above one of the first; 0.5 is right
 REAL_VS_REAL = "real_vs_real_auc"
@@ -87,11 +88,7 @@ def _false_alarms(
         return {FALSE_ALARMS: weights @ wrong / weights.sum(axis=1)}
 
     found = intervals(replicate, [""] * wrong.size, group, n_boot=n_boot, seed=seed)[FALSE_ALARMS]
-    if found.value in (0.0, 1.0):
-        independent = np.unique(group).size
-        low, high = wilson(independent if found.value else 0, independent)
-        return Interval(found.value, low, high, found.n)
-    return found
+    return never_certain(found, group)
 
 
 def _apart(

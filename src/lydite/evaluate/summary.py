@@ -30,11 +30,12 @@ from lydite.card import Figure, ScoreMeaning
 from lydite.errors import DataError
 from lydite.evaluate import kernels
 from lydite.evaluate.degrade import NONE
-from lydite.evaluate.intervals import N_BOOT, Interval, intervals, never_certain, strata_of
+from lydite.evaluate.intervals import N_BOOT, Interval, intervals, strata_of
 from lydite.evaluate.kernels import Float64, Int64
 from lydite.evaluate.score import rescale
+from lydite.evaluate.shares import with_width
 from lydite.evaluate.unseen import Roles, members, places
-from lydite.evaluate.verdicts import ALPHA, VERDICTS, reflected, verdicts_of, with_width
+from lydite.evaluate.verdicts import ALPHA, VERDICTS, reflected, verdicts_of, verdicts_with_width
 
 METRICS = (*kernels.KERNELS, *VERDICTS)
 UNREADABLE = "unreadable"
@@ -207,9 +208,7 @@ def _measure(images: Scored, n_boot: int, seed: int) -> dict[str, Interval]:
     found = intervals(
         lambda weights: _all(images, weights), strata, images.group, n_boot=n_boot, seed=seed
     )
-    found["accuracy"] = never_certain(found["accuracy"], images.group)
-    found["ece"] = reflected(found["ece"])
-    return found | with_width(found, images.verdicts, images.targets, images.group)
+    return _with_width(images, found)
 
 
 def _measure_mean(
@@ -243,10 +242,17 @@ def _measure_mean(
     strata = strata_of(images.targets, places(images.domain, images.generator, held))
     found = intervals(replicate, strata, images.group, n_boot=n_boot, seed=seed)
     apart_masks = [mask[inside] for mask in masks]
-    found["accuracy"] = never_certain(found["accuracy"], images.group, apart_masks)
-    found["ece"] = reflected(found["ece"])
-    sure = with_width(found, images.verdicts, images.targets, images.group, apart_masks)
-    return found | sure, count
+    return _with_width(images, found, apart_masks), count
+
+
+def _with_width(
+    images: Scored, found: Mapping[str, Interval], units: Sequence[NDArray[np.bool_]] | None = None
+) -> dict[str, Interval]:
+    """Return intervals as they are quoted, of all images or of a mean over units."""
+    kinds = images.targets, images.group, units
+    result = dict(found) | {"ece": reflected(found["ece"])}
+    result |= with_width(result, images.p_fake, *kinds)
+    return result | verdicts_with_width(result, images.verdicts, *kinds)
 
 
 def _figures(found: Mapping[str, Interval], where: dict[str, str]) -> list[Figure]:

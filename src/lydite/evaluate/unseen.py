@@ -51,7 +51,8 @@ class Roles:
 
         Returns:
             {"domain": d} for every domain that was not learned, in the study or before it, then
-            {"domain": d, "generator": g} for every generator held out of a learned one.
+            {"domain": d, "generator": g} for every generator held out of a seen one; what the
+            starting detector learned of the source's is not known here.
         """
         known = {*self.seen, *self.source}
         units = [{"domain": d} for d in sorted(set(scores["domain"].to_pylist()) - known)]
@@ -60,7 +61,7 @@ class Roles:
             (row["domain"], row["generator"])
             for row in rows
             if row["target"] == 1
-            and row["domain"] in known
+            and row["domain"] in self.seen
             and row["generator"] in self.unseen_generators
         }
         return units + [{"domain": d, "generator": g} for d, g in sorted(pairs)]

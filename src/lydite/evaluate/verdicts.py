@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from lydite.card import ScoreMeaning
 from lydite.data.preprocess import verdict
-from lydite.evaluate.intervals import Interval, never_certain
+from lydite.evaluate.intervals import Interval
 from lydite.evaluate.kernels import Float64, Int64, Kernel, ratio
+from lydite.evaluate.shares import never_certain
 
 #: verdicts as numbers, so that they weigh like scores
 REAL, UNSURE, FAKE = 0.0, 0.5, 1.0
@@ -68,7 +69,7 @@ VERDICTS: dict[str, Kernel] = {
 }
 
 
-def with_width(
+def verdicts_with_width(
     found: Mapping[str, Interval],
     verdicts: Float64,
     targets: Int64,

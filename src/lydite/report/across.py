@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lydite.errors import DataError
 from lydite.evaluate.voices import WITH
-from lydite.report.markdown import fill_place
+from lydite.report.markdown import fill_place, over_seeds
 from lydite.study.results import (
     STUDY_FILE,
     Result,
@@ -146,8 +146,8 @@ def cell_of(results: Sequence[Result], metric: str, where: dict[str, str]) -> st
     if not values:
         return "-"
     text = f"{statistics.mean(values):.3f}"
-    if values[1:]:
-        return f"{text} ± {statistics.stdev(values):.3f}"
+    if len(results) > 1:
+        return f"{text}{over_seeds(values, len(results))}"
     (figure,) = [f for f in figures if f is not None and f.value is not None]
     known = figure.low is not None and figure.high is not None
     return f"{text} [{figure.low:.3f}, {figure.high:.3f}]" if known else text

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lydite.report.labels import Box, place_labels
-from lydite.report.svg import COLORS, MARKERS, SERIES
+from lydite.report.svg import COLORS, look_of
 from lydite.report.view import Line, kilobytes
 
 LABEL_PT = 8.5
@@ -32,13 +32,13 @@ class Dot:
 
 def draw_dot(axes: Axes, dot: Dot) -> None:
     """Draw a recipe's mark and interval."""
-    color = SERIES[dot.line.color]
+    color, marker = look_of(dot.line.color)
     if dot.low is not None and dot.high is not None:
         axes.plot([dot.x, dot.x], [dot.low, dot.high], color=color, lw=1.2, alpha=0.45)
     axes.plot(
         dot.x,
         dot.y,
-        marker=MARKERS[dot.line.color],
+        marker=marker,
         ms=7,
         color=color,
         ls="none",
@@ -47,9 +47,10 @@ def draw_dot(axes: Axes, dot: Dot) -> None:
     )
 
 
-def limits_(axes: Axes, dots: Sequence[Dot]) -> None:
-    """Fit the vertical axis around points and intervals, in place."""
+def limits_(axes: Axes, dots: Sequence[Dot], *further: float | None) -> None:
+    """Fit the vertical axis around points, intervals and further values, in place."""
     values = [v for dot in dots for v in (dot.y, dot.low, dot.high) if v is not None]
+    values += [value for value in further if value is not None]
     if values:
         room = max(max(values) - min(values), 0.05) * 0.12
         axes.set_ylim(min(values) - room, max(values) + room)
@@ -61,10 +62,10 @@ def limits_(axes: Axes, dots: Sequence[Dot]) -> None:
 
 def legend(canvas: Canvas, lines: Sequence[Line]) -> None:
     """Name the approaches above the drawing."""
-    first = {line.approach: line.color for line in reversed(lines)}
+    first = {line.approach: look_of(line.color) for line in reversed(lines)}
     approaches = list(dict.fromkeys(line.approach for line in lines))
     handles = [
-        Line2D([], [], ls="none", marker=MARKERS[first[a]], color=SERIES[first[a]], label=a)
+        Line2D([], [], ls="none", marker=first[a][1], color=first[a][0], label=a)
         for a in approaches
     ]
     if handles:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from lydite.evaluate.degraded import CLEAN, DEGRADATION
 from lydite.report.degraded import Panel, clean_value, degradations_in, panels_of
+from lydite.report.markdown import over_seeds
 from lydite.report.view import Line
 
 
@@ -60,8 +61,8 @@ def _change(seeds: Sequence[Line], panel: Panel, name: str) -> str:
     if not values:
         return "-"
     text = _signed(statistics.mean(values))
-    if values[1:]:
-        return f"{text} ± {statistics.stdev(values):.1f}"
+    if len(seeds) > 1:
+        return f"{text}{over_seeds(values, len(seeds), 1)}"
     low, high = known[0].low, known[0].high
     if low is None or high is None:
         return text

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from lydite.evaluate.unseen import Roles, members
-from lydite.report.svg import COLORS, MARKERS, SERIES, draw
+from lydite.report.svg import COLORS, draw, look_of
 
 BINS = 20
 #: an interval of probability with fewer images than this says nothing about calibration
@@ -29,20 +29,17 @@ class Spread:
 
     Attributes:
         name: of the detector.
-        color: number of its series.
         p_fake: (N,) probabilities.
         targets: (N,) 1 for fake.
     """
 
     name: str
-    color: int
     p_fake: NDArray[np.float64]
     targets: NDArray[np.int64]
 
 
 def spread_of(
     name: str,
-    color: int,
     scores: pa.Table,
     roles: Roles,
     *,
@@ -64,7 +61,7 @@ def spread_of(
         kept = np.zeros(targets.size, dtype=bool)
         for unit in roles.units(rows):
             kept |= members(unit, domain, generator, targets)
-    return Spread(name, color, rows["p_fake"].to_numpy().astype(np.float64)[kept], targets[kept])
+    return Spread(name, rows["p_fake"].to_numpy().astype(np.float64)[kept], targets[kept])
 
 
 def histograms(seen: Sequence[Spread], unseen: Sequence[Spread]) -> str:
@@ -112,11 +109,13 @@ def reliability(seen: Sequence[Spread], unseen: Sequence[Spread]) -> str:
             axes.plot([0, 1], [0, 1], color=COLORS["rule"], lw=1.0)
             for number, spread in enumerate(spreads):
                 x, y = calibration_curve(spread.p_fake, spread.targets)
+                # by place, not by approach: two of them may be of one
+                color, marker = look_of(number)
                 axes.plot(
                     x,
                     y,
-                    color=SERIES[spread.color],
-                    marker=MARKERS[spread.color],
+                    color=color,
+                    marker=marker,
                     ms=4,
                     lw=1.2,
                     label=spread.name,

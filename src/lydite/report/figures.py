@@ -9,7 +9,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 
 from lydite.report.axes import Dot, count_axis, draw_dot, legend, limits_, name_dots, size_axis
-from lydite.report.svg import COLORS, SERIES, draw
+from lydite.report.svg import COLORS, draw, look_of
 from lydite.report.view import Column, Line, columns_of, kilobytes
 
 
@@ -107,7 +107,7 @@ def step_paths(lines: Sequence[Line], metric: str = "auc") -> str:
 
 def _path(axes: Axes, line: Line, stops: Sequence[tuple[int, float]]) -> None:
     """Draw a recipe's steps as arrows from stop to stop."""
-    color = SERIES[line.color]
+    color, _ = look_of(line.color)
     arrow = {"arrowstyle": "->", "color": color, "lw": 1.1, "shrinkA": 3, "shrinkB": 4}
     for before, after in zip(stops, stops[1:], strict=False):
         axes.annotate("", after, before, zorder=2, arrowprops={**arrow, "alpha": 0.7})

@@ -186,7 +186,6 @@ def _spreads(
         [
             distributions.spread_of(
                 x.name,
-                x.color,
                 scores[x.name],
                 Roles(seen, source, x.result.unseen_generators),
                 unseen=unseen,

@@ -11,6 +11,7 @@ from lydite.card import Figure
 from lydite.errors import DataError
 from lydite.evaluate.compare import FLIPPED, GAIN
 from lydite.evaluate.degraded import DEGRADATION
+from lydite.evaluate.voices import WITH
 from lydite.files import read_bytes, write_bytes
 from lydite.study.results import Cost, Result, newest, read_results
 
@@ -139,11 +140,17 @@ def _gain(group: Sequence[Result], base: str) -> str:
         return "-"
     text = f"{statistics.mean(values):+.3f}"
     if len(group) > 1:
-        return f"{text} ± {statistics.stdev(values):.3f}" if values[1:] else text
+        return f"{text}{over_seeds(values, len(group))}"
     (figure,) = figures
     if figure is None or figure.low is None or figure.high is None:
         return text
     return f"{text} [{figure.low:+.3f}, {figure.high:+.3f}]"
+
+
+def over_seeds(values: Sequence[float], seeds: int, digits: int = 3) -> str:
+    """Return what stands behind a mean over seeds: the spread, and how many were left out."""
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if values[1:] else ""
+    return spread if len(values) == seeds else f"{spread} ({len(values)} of {seeds} seeds)"
 
 
 def _rounding(group: Sequence[Result], base: str | None) -> str:
@@ -155,7 +162,7 @@ def _rounding(group: Sequence[Result], base: str | None) -> str:
             for f in result.figures
             if f.metric == metric
             and f.slice.get("group") == "seen"
-            and DEGRADATION not in f.slice
+            and not {DEGRADATION, WITH} & f.slice.keys()
             and f.slice.get("against", base) != base
             and f.value is not None
         ]
@@ -188,7 +195,8 @@ def _cell(
         return "-"
     text = f"{statistics.mean(values):.3f}"
     if len(group) > 1:
-        return f"{text} ± {statistics.stdev(values):.3f}" if interval and values[1:] else text
+        left_out = len(values) < len(group)
+        return f"{text}{over_seeds(values, len(group))}" if interval or left_out else text
     (figure,) = figures
     if interval and figure is not None and figure.low is not None and figure.high is not None:
         text += f" [{figure.low:.3f}, {figure.high:.3f}]"

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from lydite.report.axes import Dot, legend, limits_
-from lydite.report.svg import COLORS, MARKERS, SERIES, draw
+from lydite.report.svg import COLORS, draw, look_of
 from lydite.report.view import Line
 
 #: an approach that was tried at fewer rates is no curve
@@ -48,14 +48,14 @@ def stops_of(lines: Sequence[Line], metric: str, group: str) -> dict[str, list[D
     return {approach: stops for approach, stops in curves.items() if len(stops) >= FEWEST_RATES}
 
 
-def _colored(curves: dict[str, list[Dot]]) -> dict[str, list[Dot]]:
-    """Give every curve a color of its own, as far as there are any; the reference keeps its own."""
+def _colored(curves: dict[str, list[Dot]], approaches: Sequence[str]) -> dict[str, list[Dot]]:
+    """Give every approach a look of its own; the reference keeps its own."""
     return {
         approach: [
-            replace(stop, line=replace(stop.line, color=1 + number % (len(SERIES) - 1)))
+            replace(stop, line=replace(stop.line, color=1 + approaches.index(approach)))
             for stop in stops
         ]
-        for number, (approach, stops) in enumerate(curves.items())
+        for approach, stops in curves.items()
     }
 
 
@@ -77,7 +77,9 @@ def rate_curves(lines: Sequence[Line], seen: Sequence[str]) -> str | None:
         ("accuracy", "seen", f"accuracy on {', '.join(seen)}"),
         ("auc", "unseen-mean", "mean AUC over unseen domains"),
     ]
-    curves = [_colored(stops_of(lines, metric, group)) for metric, group, _ in panels]
+    plain = [stops_of(lines, metric, group) for metric, group, _ in panels]
+    approaches = list(dict.fromkeys(approach for curves in plain for approach in curves))
+    curves = [_colored(found, approaches) for found in plain]
     if not curves[0]:
         return None
     base = next((line for line in lines if line.result.reference), None)
@@ -87,7 +89,8 @@ def rate_curves(lines: Sequence[Line], seen: Sequence[str]) -> str | None:
             axes = canvas.add_subplot(1, 2, number + 1)
             axes.set_title(title, loc="left")
             _panel(axes, curves[number], None if base is None else base.value(metric, group=group))
-        legend(canvas, [stops[0].line for stops in curves[0].values()])
+        either = curves[1] | curves[0]
+        legend(canvas, [either[approach][0].line for approach in approaches])
 
     said = "; ".join(
         f"{name} " + ", ".join(f"{1 - stop.x:.0%}: {stop.y:.3f}" for stop in stops)
@@ -103,7 +106,7 @@ def _panel(axes: Axes, curves: dict[str, list[Dot]], reference: float | None) ->
     every = [stop for stops in curves.values() for stop in stops]
     middle = (len(curves) - 1) / 2
     for number, stops in enumerate(curves.values()):
-        color, marker = SERIES[stops[0].line.color], MARKERS[stops[0].line.color]
+        color, marker = look_of(stops[0].line.color)
         aside = (1 + _APART) ** (number - middle)
         places = [stop.x * aside for stop in stops]
         for x, stop in zip(places, stops, strict=True):
@@ -113,7 +116,7 @@ def _panel(axes: Axes, curves: dict[str, list[Dot]], reference: float | None) ->
         axes.plot(places, values, color=color, marker=marker, ms=6, mec=COLORS["paper"], mew=0.8)
     if reference is not None:
         axes.axhline(reference, color=COLORS["ink"], lw=1, ls=(0, (4, 3)))
-    limits_(axes, every)
+    limits_(axes, every, reference)
     marks = [mark for mark in _MARKS if _near(mark, [stop.x for stop in every])]
     axes.xaxis.set_major_locator(FixedLocator(marks))
     axes.xaxis.set_minor_locator(NullLocator())

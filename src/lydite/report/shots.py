@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from lydite.evaluate.voices import WITH
-from lydite.report.svg import COLORS, MARKERS, SERIES, draw
+from lydite.report.svg import COLORS, draw, look
 from lydite.study.results import Result
 
 #: fewer numbers of images than this are no curve
@@ -105,7 +105,7 @@ def _panel(
     curves = curves_of(results, reading)
     for approach, points in curves.items():
         number = approaches.index(approach)
-        color, marker = _look(number)
+        color, marker = look(number)
         aside = 1 + 0.05 * (number - (len(approaches) - 1) / 2)
         places = [point.shots * aside for point in points]
         for x, point in zip(places, points, strict=True):
@@ -126,19 +126,13 @@ def _panel(
 def _legend(canvas: Canvas, approaches: Sequence[str]) -> None:
     """Name the approaches and the two lines above the drawing."""
     handles = [
-        Line2D([], [], marker=_look(number)[1], color=_look(number)[0], ms=5, label=name)
+        Line2D([], [], marker=look(number)[1], color=look(number)[0], ms=5, label=name)
         for number, name in enumerate(approaches)
     ]
     ink = COLORS["ink"]
     handles.append(Line2D([], [], color=ink, lw=1, ls=(0, (4, 3)), label="all images"))
     handles.append(Line2D([], [], color=ink, lw=1, ls=(0, (1, 2)), label="before"))
     canvas.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 8))
-
-
-def _look(number: int) -> tuple[str, str]:
-    """Return color and marker of an approach; the first color is the reference's."""
-    place = 1 + number % (len(SERIES) - 1)
-    return SERIES[place], MARKERS[place]
 
 
 def _level(results: Sequence[Result], reading: Reading, *, learned: bool) -> float | None:

@@ -50,6 +50,11 @@ def look(number: int) -> tuple[str, str]:
     return SERIES[1 + place], MARKERS[(1 + place + turn) % len(MARKERS)]
 
 
+def look_of(color: int) -> tuple[str, str]:
+    """Return color and marker of a line's number: 0 is the reference's, see `look` for others."""
+    return look(color - 1) if color else (SERIES[0], MARKERS[0])
+
+
 _RULES: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": COLORS["rule"],

@@ -63,6 +63,11 @@ class Line:
     color: int
 
     @property
+    def hue(self) -> int:
+        """Number of the page's color for it; approaches from the eighth on share them."""
+        return 1 + (self.color - 1) % (_COLORS - 1) if self.color else 0
+
+    @property
     def approach(self) -> str:
         """Short name of the approach."""
         return self.result.approach
@@ -114,7 +119,7 @@ def lines_of(results: Sequence[Result]) -> list[Line]:
         Line(
             result,
             f"{result.recipe} (seed {result.seed})" if several else result.recipe,
-            approaches.index(result.approach) % _COLORS,
+            approaches.index(result.approach),
         )
         for result in kept
     ]
@@ -162,6 +167,8 @@ def headline(lines: Sequence[Line]) -> str:
     if cost.latency_ratio:
         parts.append(f"{cost.latency_ratio:.1f} times the speed")
     sentence = f"{chosen.name}: {', '.join(parts)}"
+    if len(small) > 1:  # a winner of many owes a part of its lead to these very images
+        sentence = f"Most accurate here of {len(small)} at most a tenth as large, {sentence}"
     for group, domains in (("seen", chosen.result.seen), ("source", chosen.result.source)):
         ours, theirs = (line.value("accuracy", group=group) for line in (chosen, base))
         if ours is not None and theirs is not None:
@@ -173,7 +180,8 @@ def headline(lines: Sequence[Line]) -> str:
         return f"{sentence}."
     reference = base.value("auc", group="unseen-mean")
     tail = f"; {base.name} {reference:.2f}" if best is not base and reference is not None else ""
-    return f"{sentence}. Best on unseen domains: {best.name}, mean AUC {area:.2f}{tail}."
+    where = f"Best of {len(lines)} on unseen domains"
+    return f"{sentence}. {where}: {best.name}, mean AUC {area:.2f}{tail}."
 
 
 def remarks(lines: Sequence[Line]) -> list[str]:

@@ -168,14 +168,14 @@ def _with_pack(item: Shipped, base: Shipped, roles: Roles) -> list[Figure]:
     return [f.model_copy(update={"slice": f.slice | {WITH: name}}) for f in figures]
 
 
-def hardware(threads: int) -> dict[str, str | int]:
-    """Return what the numbers were measured on."""
+def hardware(bench: BenchSpec) -> dict[str, str | int]:
+    """Return what the numbers were measured on, and how often."""
     return {
         "machine": platform.machine(),
         "processor": _processor(),
         "system": platform.system(),
         "cores": os.cpu_count() or 1,
-        "bench_threads": threads,
+        **{f"bench_{name}": value for name, value in bench.model_dump().items()},
     }
 
 
@@ -230,7 +230,7 @@ def _result(
         seed=made.recipe.seed,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions=versions() | {"onnxruntime": _onnxruntime_version()},
-        hardware=hardware(study.bench.threads),
+        hardware=hardware(study.bench),
         data=data,
         seen=study.data.seen,
         source=study.data.source,

@@ -63,8 +63,9 @@ def parse_yaml(text: str, where: str) -> Any:
     Raises:
         ConfigError: not YAML, or a variable is not set.
     """
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)  # which refuses control characters
         node = loader.get_single_node()
         if node is not None:
             _require_plain(node, where)
@@ -74,7 +75,8 @@ def parse_yaml(text: str, where: str) -> Any:
     except RecursionError:
         raise ConfigError(f"{where} is nested too deeply.") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return _expand(value, where)
 
 

@@ -99,7 +99,7 @@ class Result(Frozen):
         seed: of the recipe.
         created: ISO time, UTC.
         versions: of lydite and libraries.
-        hardware: processor, cores, threads, device.
+        hardware: processor, cores, and how latency was measured there.
         data: digests of manifest and selections, by role.
         seen: domains it was trained on.
         source: domains that what it started from was trained on before.

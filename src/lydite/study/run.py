@@ -22,6 +22,7 @@ from lydite.study.measure import Shipped, measure, ship
 from lydite.study.plan import Plan, make_plan, require_apart
 from lydite.study.probes import probe_study
 from lydite.study.results import STUDY_FILE, Result, newest, read_results, write_result
+from lydite.study.scores import scored
 from lydite.study.spec import Study
 from lydite.training.team import Team
 
@@ -152,7 +153,10 @@ def finished(study: Study, data: StudyData, folder: Path) -> list[Result] | None
         if r.data == data.digests
         and Roles(r.seen, r.source, r.unseen_generators) == study.data.roles
         and r.reference == (r.recipe == study.reference_name)
-        and r.hardware.get("bench_threads") == study.bench.threads
+        and all(
+            r.hardware.get(f"bench_{name}", value) == value
+            for name, value in study.bench.model_dump().items()
+        )
     ]
     known = {(result.recipe, result.seed): result for result in newest(same)}
     results = []
@@ -167,10 +171,7 @@ def finished(study: Study, data: StudyData, folder: Path) -> list[Result] | None
             return None
         if found.approach != study.approach_of(recipe.name):
             return None
-        name = _name_of(study, recipe)
-        if not _kept(folder / "detectors" / name, study):
-            return None
-        if not (folder / "scores" / f"{name}.parquet").is_file():
+        if not _kept(study, found, folder, _name_of(study, recipe), data):
             return None
         results.append(found)
     return results
@@ -185,14 +186,23 @@ def _measured(study: Study, found: Result) -> bool:
     return True
 
 
-def _kept(place: Path, study: Study) -> bool:
-    """Tell whether a detector is there and whole, and its card says what the study says of it."""
+def _kept(study: Study, found: Result, folder: Path, name: str, data: StudyData) -> bool:
+    """Tell whether a result's own detector is there, whole, with its scores and what it says.
+
+    Another plan that was begun with `replace`, and stopped, may have left its own there.
+    """
     try:
-        card = load_card(place)
+        card = load_card(folder / "detectors" / name)
     except LyditeError:  # gone or damaged: it is written anew
         return False
-    says = (card.sources, card.limits) == (study.data.sources, study.limits)
-    return says and ONNX_NAME in card.files
+    if (card.sources, card.limits) != (study.data.sources, study.limits):
+        return False
+    path = folder / "scores" / f"{name}.parquet"
+    return (
+        card.digest == found.card_digest
+        and ONNX_NAME in card.files
+        and scored(path, card.digest, data.test.digest)
+    )
 
 
 def _key_of(recipe: Recipe, data: StudyData) -> str:
@@ -217,7 +227,8 @@ def _make(study: Study, data: StudyData, options: StudyOptions, store: ImageStor
         detector = made.detector.evolve(sources=study.data.sources, limits=study.limits)
         made = replace(made, detector=detector)
         name = _name_of(study, recipe)
-        val = data.learning.of(recipe).val if study.validation else None
+        # a few images are divided anew, whatever split they were scanned in
+        val = data.learning.of(recipe).val.in_split("val") if study.validation else None
         shipped.append(
             ship(made, name, options.folder, data.test, store, options.progress, study.degrade, val)
         )

@@ -46,7 +46,7 @@ def kept_scores(
     Returns:
         One row per image and name as in `SCORES_SCHEMA`.
     """
-    mark = {"lydite.card": detector.card.digest, "lydite.test": manifest.digest}
+    mark = _mark(detector.card.digest, manifest.digest)
     kept = _kept(path, mark)
     for name in names:
         if of_degradation(kept, name).num_rows:
@@ -93,6 +93,16 @@ def validation_figures(detector: Detector, scores: pa.Table, *, roles: Roles) ->
     clean, meaning = of_degradation(scores, NONE), detector.card.score
     figures = summarize(clean, meaning, roles=roles, split="val")
     return figures + summarize_degraded(scores, meaning, roles=roles, split="val")
+
+
+def scored(path: Path, card: str, images: str) -> bool:
+    """Tell whether a file holds the scores of a detector, by its card's digest, of these images."""
+    return bool(_kept(path, _mark(card, images)).num_rows)
+
+
+def _mark(card: str, images: str) -> dict[str, str]:
+    """Return what the file of scores says that they are of."""
+    return {"lydite.card": card, "lydite.test": images}
 
 
 def _kept(path: Path, mark: dict[str, str]) -> pa.Table:

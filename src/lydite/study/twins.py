@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from lydite.data.align.make import DOMAIN_PREFIX
 from lydite.data.align.photographs import NAME_DIGITS
-from lydite.data.manifest import SCHEMA, Manifest
+from lydite.data.manifest import Manifest
 from lydite.errors import DataError
 
 
@@ -66,6 +66,4 @@ def _of(photographs: set[str], path: Path, there: set[str]) -> Manifest:
             f"`twins`: {path} holds nothing of the photographs that are learned here. Make "
             "twins of them with: lydite data align MANIFEST --split train"
         )
-    place = SCHEMA.get_field_index("split")
-    table = table.set_column(place, SCHEMA.field("split"), [["train"] * table.num_rows])
-    return Manifest(table, made.root)
+    return Manifest(table, made.root).in_split("train")

@@ -75,7 +75,9 @@ class Batches:
             )
         self.preprocess, self.settings, self.seed, self.store = preprocess, settings, seed, store
         self.strata = strata_of(self.rows, settings)
-        self.pairs = Pairs(self.rows, *self.strata) if settings.balance == "pairs" else None
+        shared = bool(settings.domain_shares)
+        paired = settings.balance == "pairs"
+        self.pairs = Pairs(self.rows, *self.strata, shared=shared) if paired else None
         self._orders: dict[tuple[int, int, int], NDArray[np.int64]] = {}
 
     @property

@@ -113,11 +113,15 @@ class FromLabels(TrainSettings):
     @property
     def pushed_images(self) -> int:
         """How many images the step pushes through training, those only looked at for a third."""
-        learned = self.steps * self.batch * (2 if self.consistency else 1)
         if self.swad is None:
-            return learned
+            return self.learned_images
         looks = (self.steps - self.swad.after) // self.swad.every
-        return learned + looks * self.swad.crops // 3
+        return self.learned_images + looks * self.swad.crops // 3
+
+    @property
+    def learned_images(self) -> int:
+        """How many images the step learns from, copies counted."""
+        return self.steps * self.batch * (2 if self.consistency else 1)
 
     def require_lesson(self, detector: Detector) -> None:
         """Refuse what the detector's preprocessing excludes, before anything is trained.

@@ -22,23 +22,32 @@ class Pairs:
 
     A fake without a photograph comes where the photograph before it has no fake. Where the turns of
     its domain never meet such a one, it takes the place of a paired fake now and then: so often
-    that its domain has its share of the fakes.
+    that its domain has its share of the fakes. Of several fakes of a photograph each comes as often
+    as the others; with `shared`, those of a domain as often as it has turns.
 
     Args:
         rows: all images.
         real: the photographs and their turns.
         fake: the fakes and theirs.
+        shared: some domains have shares of their own.
     """
 
-    def __init__(self, rows: Sequence[Row], real: Stratum, fake: Stratum) -> None:
+    def __init__(
+        self, rows: Sequence[Row], real: Stratum, fake: Stratum, *, shared: bool = False
+    ) -> None:
         self.partners = _partners(rows)
+        self._odds = _odds(self.partners, fake) if shared else {}
         self._lone = _unreached(rows, real, fake, self.partners)
         paired = [
             np.mean([rows[n].group in self.partners for n in real.domains[d]]) for d in real.cycle
         ]
-        shares = [lone.size / fake.domains[d].size for d, lone in self._lone.items()]
+        shares = [
+            lone.size / fake.domains[d].size * (_turns(fake, d) if shared else 1)
+            for d, lone in self._lone.items()
+        ]
         self._weights = np.array(shares) / sum(shares) if shares else np.empty(0)
-        self.chance = min(_MOST, sum(shares) / len(fake.domains) / max(np.mean(paired), 1e-9))
+        wanted = sum(shares) / (1 if shared else len(fake.domains))
+        self.chance = min(_MOST, wanted / max(np.mean(paired), 1e-9))
 
     def __bool__(self) -> bool:
         """Tell whether any photograph has a fake."""
@@ -54,7 +63,25 @@ class Pairs:
             if rng.random() < self.chance:
                 domain = list(self._lone)[int(rng.choice(len(self._lone), p=self._weights))]
                 return int(rng.choice(self._lone[domain]))
-        return int(np.random.default_rng([seed, 3, position]).choice(partners))
+        odds = self._odds.get(photograph.group)
+        return int(np.random.default_rng([seed, 3, position]).choice(partners, p=odds))
+
+
+def _turns(fake: Stratum, domain: int) -> float:
+    """Return the share of the turns that a domain has."""
+    return fake.cycle.count(domain) / len(fake.cycle)
+
+
+def _odds(partners: Mapping[str, Numbers], fake: Stratum) -> dict[str, NDArray[np.float64]]:
+    """Return how likely each fake of a photograph is, where these are of several domains."""
+    domain_of = {int(n): d for d, members in enumerate(fake.domains) for n in members}
+    found = {}
+    for group, numbers in partners.items():
+        domains = [domain_of[int(n)] for n in numbers]
+        if len(set(domains)) > 1:
+            odds = np.array([_turns(fake, d) / domains.count(d) for d in domains])
+            found[group] = odds / odds.sum()
+    return found
 
 
 def _partners(rows: Sequence[Row]) -> dict[str, Numbers]:

@@ -36,8 +36,10 @@ class TrainSettings(Frozen):
             place, where the data have one (then only the generator's trace tells them apart; of
             another domain only where groups span domains); "none" draws images as they come.
         domain_shares: by domain, the share of the draws of each class that it gets where the class
-            has other domains too, {celeba: 0.2} say; those not named divide the rest equally. Not
-            with `balance: none`.
+            has other domains too, {celeba: 0.2} say; those not named divide the rest equally. With
+            pairs also of the fakes of one photograph, where these are of several domains. A class
+            whose domains are all named has no rest: its domains come by turns. Not with
+            `balance: none`.
         label_smoothing: as in Szegedy et al. 2016.
         ema: decay of an exponential moving average of the weights, which then are the result;
             0 keeps the last weights.

@@ -132,9 +132,14 @@ class Valley:
         return None if begin is None else end_of(self.losses, begin, self.settings)
 
     def due(self, steps: int, total: int) -> bool:
-        """Tell whether a stretch ends after so many steps of so many."""
-        looked = steps - self.settings.after
-        return looked > 0 and (looked % self.settings.every == 0 or steps == total)
+        """Tell whether a stretch ends after so many steps of so many.
+
+        A rest of less than half a stretch belongs to the last one: alone, a few steps would count
+        as much as a whole stretch does.
+        """
+        looked, rest = steps - self.settings.after, total - steps
+        whole = looked % self.settings.every == 0 and 2 * rest >= self.settings.every
+        return looked > 0 and (rest == 0 or whole)
 
     @torch.no_grad()
     def add_(self, network: nn.Module, steps: int) -> None:

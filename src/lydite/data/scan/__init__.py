@@ -159,8 +159,12 @@ def _source(
     except (OSError, RuntimeError, ValueError) as error:  # no such user, links in a circle
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"The folder {given} cannot be read: {reason}.") from error
-    if is_file and root.suffix.lower() == ".csv" and layout in ("csv", AUTO):
+    if is_file and (layout == TABLE or (root.suffix.lower() == ".csv" and layout == AUTO)):
         return Source(root.parent, find_images(root.parent), table=root)
+    if is_file:
+        raise DataError(
+            f"{given} is a file. Name a folder, or a CSV table: one called .csv, or --layout csv."
+        )
     if not is_folder:
         raise DataError(f"There is no folder {given}.")
     named_real = tuple(_below(root, folder, "real") for folder in real)

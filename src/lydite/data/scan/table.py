@@ -10,6 +10,8 @@ from lydite.data.scan.entries import LAYOUTS, SPLIT_NAMES, Entry, Layout, Source
 from lydite.errors import DataError
 
 _MAX_FIELD = 65_536
+_NEEDED = ("path", "label")
+_USED = (*_NEEDED, "generator", "domain", "split", "group", "sha256")
 
 
 def read_table(path: Path, domain: str) -> list[Entry]:
@@ -43,13 +45,20 @@ def read_table(path: Path, domain: str) -> list[Entry]:
         raise DataError(f"{path} is not a CSV table in UTF-8: {error}.") from error
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from error
+    if not entries:
+        raise DataError(f"{path} has a header, and no rows.")
     return entries
 
 
 def _check_header(path: Path, names: object) -> None:
-    """Refuse a table without the two columns that decide."""
+    """Refuse a table without the two columns that decide, or with one of them twice."""
     present = list(names) if isinstance(names, (list, tuple)) else []
-    missing = [name for name in ("path", "label") if name not in present]
+    for mark, called in ((";", "semicolons"), ("\t", "tabs")):
+        if len(present) == 1 and mark in present[0]:
+            raise DataError(f"{path} has {called} between its fields. It must have commas.")
+    if twice := [name for name in _USED if present.count(name) > 1]:
+        raise DataError(f"{path} has the column {twice[0]!r} twice. Keep one of them.")
+    missing = [name for name in _NEEDED if name not in present]
     if missing:
         raise DataError(
             f"{path} lacks the column {missing[0]!r}. Its header must name path and label; "
