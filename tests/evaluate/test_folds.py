@@ -13,8 +13,9 @@ from lydite.card import Figure, ScoreMeaning
 from lydite.errors import DataError
 from lydite.evaluate.auc_gain import AUC_GAIN, auc_gains
 from lydite.evaluate.compare import GAIN, compare
-from lydite.evaluate.folds import HELD_OUT, FoldScores, across_folds, p_value
-from lydite.evaluate.intervals import resamples
+from lydite.evaluate.folds import FEWEST_GROUPS, HELD_OUT, FoldScores, across_folds, p_value
+from lydite.evaluate.intervals import replicates, resamples, strata_of
+from lydite.evaluate.kernels import auc
 from lydite.evaluate.photographs import FALSE_ALARMS, REAL_VS_REAL, photograph_figures
 from lydite.evaluate.score import SCORES_SCHEMA
 from lydite.evaluate.shares import wilson
@@ -227,6 +228,31 @@ def test_an_image_that_every_fold_measures_does_not_count_as_several() -> None:
         for folds in (once, often)
     )
     assert (short.low, short.high, short.n) == pytest.approx((long.low, long.high, long.n))
+
+
+def test_equal_detectors_differ_as_rarely_as_the_p_value_says() -> None:
+    """Groups of four images that are alike, as few groups as are allowed, 200 times anew."""
+    rng, of_each = np.random.default_rng(1), 4
+    targets = np.repeat([0, 1], FEWEST_GROUPS * of_each)
+    groups = np.repeat(np.arange(2 * FEWEST_GROUPS), of_each).astype(str)
+    strata = strata_of(targets, [""] * targets.size)
+    low = 0
+    for _ in range(200):
+        one, other = (
+            targets
+            + np.repeat(rng.normal(size=2 * FEWEST_GROUPS), of_each)
+            + rng.normal(0, 0.3, targets.size)
+            for _ in range(2)
+        )
+
+        def gain(weights: np.ndarray) -> dict[str, np.ndarray]:
+            return {"gain": auc(one, targets, weights) - auc(other, targets, weights)}  # noqa: B023
+
+        drawn = replicates(gain, strata, groups, n_boot=300)["gain"][1]
+        p = p_value(drawn)
+        assert p is not None
+        low += p < 0.05
+    assert 2 <= low <= 18  # 10 expected
 
 
 def test_p_values_by_hand() -> None:

@@ -45,7 +45,8 @@ def calibrate(
 
     A pack speaks beside its base, and what it says of photographs that the base knows well can only
     be wrong. These are the `spared`: the threshold is raised until at most `SPARED` of them lie
-    above.
+    above. Most of the few there are were trained on, so that of others more may; the study's
+    `false_alarm_rate` of the source domains, on test images, tells how many.
 
     Accuracy and AUC on these images go into the card, marked with their split. Exported files
     stay beside the card: they hold the network, not what its score means.
