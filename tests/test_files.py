@@ -258,3 +258,16 @@ def test_what_cannot_be_written_in_a_folder_is_named_as_it_would_be(tmp_path: Pa
         write_bytes(folder / "a", b"x")
     assert str(target / "a") in str(caught.value)
     assert TEMPORARY_PREFIX not in str(caught.value)
+
+
+def test_a_folder_in_which_nothing_came_of_the_work_is_not_left_behind(tmp_path: Path) -> None:
+    with lock_folder(tmp_path / "refused"):
+        pass
+    assert not (tmp_path / "refused").exists()
+    with lock_folder(tmp_path / "used"):
+        (tmp_path / "used" / "plan.json").write_bytes(b"{}")
+    assert (tmp_path / "used" / "plan.json").exists()
+    (tmp_path / "mine").mkdir()
+    with lock_folder(tmp_path / "mine"):
+        pass
+    assert (tmp_path / "mine").is_dir()

@@ -22,6 +22,7 @@ from lydite.errors import BusyError, FileError
 
 MAX_JSON_BYTES = 10 * 1024 * 1024
 TEMPORARY_PREFIX = ".lydite-"
+LOCK = ".lock"
 #: longest line of compact JSON that could be broken: a figure, with its slice, is one
 LINE = 240
 
@@ -268,7 +269,8 @@ def _swap(new: Path, path: Path) -> None:
 def lock_folder(folder: Path) -> Iterator[None]:
     """Hold the one right to write in `folder` for the length of the block.
 
-    The lock is the operating system's, so that a killed process leaves none behind.
+    The lock is the operating system's, so that a killed process leaves none behind. A folder that
+    was made for the block, and in which nothing came of it, is gone afterwards.
 
     Raises:
         BusyError: another process holds it.
@@ -276,8 +278,9 @@ def lock_folder(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     try:
+        new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
+        lock = FileLock(folder / LOCK, timeout=0)
         lock.acquire()
     except Timeout:
         raise BusyError(
@@ -288,6 +291,11 @@ def lock_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if new:
+            with contextlib.suppress(OSError):
+                if [path.name for path in folder.iterdir()] == [LOCK]:
+                    (folder / LOCK).unlink()
+                    folder.rmdir()
         lock.release()
 
 

@@ -19,7 +19,7 @@ from lydite.data.align.make import DOMAIN_PREFIX, AlignSettings, Maker
 from lydite.data.align.photographs import Photographs, Skipped
 from lydite.data.manifest import Manifest
 from lydite.errors import DataError, DecodeError, FileError, ResumeError
-from lydite.files import TEMPORARY_PREFIX, lock_folder, read_json, sha256_file, write_json
+from lydite.files import LOCK, TEMPORARY_PREFIX, lock_folder, read_json, sha256_file, write_json
 from lydite.recipe import Progress, silent
 from lydite.study.align_sources import Reconstruction, Source, ready
 from lydite.training.device import require_device
@@ -128,7 +128,7 @@ def plan_align(
     if not folder.is_dir():
         raise DataError(f"{folder} is a file. Choose a folder.")
     there = sorted(entry.name for entry in folder.iterdir())
-    there = [name for name in there if not name.startswith((TEMPORARY_PREFIX, ".lock"))]
+    there = [name for name in there if not name.startswith((TEMPORARY_PREFIX, LOCK))]
     foreign = [name for name in there if name not in OWN]
     if foreign or (there and REQUEST_FILE not in there):
         what = (foreign or there)[0]
