@@ -395,3 +395,18 @@ def test_json_leaves_out_what_says_nothing(make: MakePack) -> None:
     value = json.loads(pack_json(make().card))
     assert not {"ranges", "limits", "measured", "edits"} & value.keys()
     assert list(value)[:3] == ["format", "version", "name"]
+
+
+def test_a_pack_takes_the_place_of_a_single_pack_alone(make: MakePack, tmp_path: Path) -> None:
+    place = tmp_path / "one"
+    save_pack(make("one"), place)
+    save_pack(make("two"), place, replace=True)
+    assert [pack.card.name for pack in load_packs(place)] == ["two"]
+    (place / "notes.txt").write_text("mine")
+    with pytest.raises(FileError, match="notes.txt"):
+        save_pack(make("one"), place, replace=True)
+    assert (place / "notes.txt").read_text() == "mine"
+    save_merged([make("a"), make("b")], tmp_path / "merged")
+    with pytest.raises(FileError, match="would be gone"):
+        save_pack(make("one"), tmp_path / "merged", replace=True)
+    assert len(load_packs(tmp_path / "merged")) == 2

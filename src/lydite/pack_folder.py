@@ -92,6 +92,11 @@ def save_pack(pack: Pack, out: Path, *, replace: bool = False) -> None:
     """
     if not (replace and is_file(out / PACK_NAME)):
         _require_free(out)
+    elif others := sorted({path.name for path in out.iterdir()} - _own(out, pack)):
+        raise FileError(
+            f"{out} holds {others[0]}, which is not of the pack there and would be gone. "
+            "Name a new folder."
+        )
     with publish_folder(out) as folder:
         _write(pack, folder)
 
@@ -159,6 +164,16 @@ def _write(pack: Pack, folder: Path) -> None:
     for name, data in pack.files.items():
         write_bytes(folder / name, data)
     write_bytes(folder / PACK_NAME, pack_json(pack.card))
+
+
+def _own(out: Path, pack: Pack) -> set[str]:
+    """Return the names of files that a pack may take the place of: not a merged one's members."""
+    names = {PACK_NAME, *pack.card.files}
+    try:
+        packs = load_packs(out)
+    except CardError:  # damaged
+        return names
+    return names if (out / packs[0].card.name).is_dir() else names | set(packs[0].card.files)
 
 
 def _require_free(out: Path) -> None:

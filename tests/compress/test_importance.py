@@ -361,3 +361,13 @@ def test_images_of_one_class_are_refused(tiny_manifest: Manifest) -> None:
     table = tiny_manifest.select(label="real").table.to_pydict()
     with pytest.raises(DataError, match="both classes"):
         watch(from_columns(table, tiny_manifest.root))
+
+
+@pytest.mark.parametrize("score", ["taylor", "fisher"])
+def test_a_gradient_that_is_not_finite_ranks_nothing(score: str) -> None:
+    gradients = np.ones((4, 3))
+    gradients[1, 2] = np.nan
+    names = np.array(["a"] * 4)
+    found = Gates({"stem": gradients}, np.array([0, 1, 0, 1]), names, names)
+    with pytest.raises(DataError, match="not finite"):
+        found.scores(score)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from lydite.compress.channels import group_scores, l1_scores, l2_scores, top_cha
 from lydite.compress.mask import Mask, mask_weights_, smallest, two_of_four
 from lydite.compress.prune import Prune, prune_edits
 from lydite.compress.rounds import rate_until
-from lydite.compress.widths import ParameterCount, plan_channels
+from lydite.compress.widths import ParameterCount, _global_counts, plan_channels
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
 from lydite.edits import FactorizeConv, KeepChannels, MaskWeights
@@ -141,7 +141,7 @@ def test_global_spares_a_sixteenth_of_a_silent_group() -> None:
     network = fresh("paper-student-1.8m")
     scores = group_scores(network, "l1", 0)
     scores["conv4"] = np.full(256, 1e-9)
-    kept = plan_channels(network, scores, 0.5, "global", 8)
+    kept = plan_channels(network, scores, 0.6, "global", 8)
     assert kept["conv4"] == 16
 
 
@@ -507,3 +507,14 @@ def test_plan_counts_the_images_of_rounds() -> None:
     Prune(rate=0.5, rounds=3, recover=10, scope="global").check(stage)
     assert stage.images == 2 * 10 * 32
     assert "each round scores anew" in stage.notes[0]
+
+
+def test_channels_of_one_score_go_one_by_one_and_from_all_groups() -> None:
+    """Dead channels, say: together they would be more than was asked for."""
+    counts = _global_counts({"a": np.zeros(8), "b": np.zeros(4), "c": np.arange(1.0, 5.0)})
+    for kept in range(17):
+        found = counts({}, kept / 16)
+        assert sum(found.values()) == kept
+        if kept >= 4:
+            assert found["c"] == 4
+    assert counts({}, 10 / 16) == {"a": 4.0, "b": 2.0, "c": 4.0}

@@ -68,3 +68,15 @@ def test_a_version_of_many_digits_is_none(tmp_path: Path, tiny_manifest: Manifes
     pq.write_table(table, tmp_path / "m.parquet")
     with pytest.raises(DataError, match="is no manifest"):
         Manifest.read(tmp_path / "m.parquet")
+
+
+def test_one_task_is_chosen_where_there_are_several() -> None:
+    columns = {name: [None] * 4 for name in SCHEMA.names}
+    columns |= {n: list("abcd") for n in ("path", "sha256", "domain", "group", "generator")}
+    columns |= {"label": ["real", "cat", "fake", "dog"], "split": ["train"] * 4, "bytes": [1] * 4}
+    images = from_columns(columns, Path())
+    kept, others = images.of_one_task()
+    assert (kept.column("path"), others) == (["a", "c"], 2)
+    pets = images.select(label=["cat", "dog"])
+    assert pets.of_one_task() == (pets, 0)
+    assert kept.in_split("val").column("split") == ["val", "val"]

@@ -267,3 +267,34 @@ def test_a_layout_that_finds_nothing_says_what_it_expects(tmp_path: Path) -> Non
     put(tmp_path, "x/1.png")
     with pytest.raises(DataError, match="expects folders 0_real and 1_fake"):
         scan(tmp_path, "forensynths")
+
+
+def splits_of(root: Path, *begin: str) -> set[tuple[str, str | None]]:
+    """Return (path, split) of the images whose path begins so."""
+    return {(e.path, e.split) for e in plan_scan(root).entries if e.path.startswith(begin)}
+
+
+def test_an_unrelated_folder_leaves_the_splits_of_others_alone(tmp_path: Path) -> None:
+    names = [
+        f"{maker}/{split}/{kind}/{maker}{number}.png"
+        for maker in ("sd", "mj")
+        for split in ("train", "val")
+        for kind in ("ai", "nature")
+        for number in range(12)
+    ]
+    put(tmp_path / "genimage", *names)
+    before = splits_of(tmp_path / "genimage", "sd", "mj")
+    assert {split for _, split in before} == {"train", "val", "test"}
+    put(tmp_path / "genimage", "extra/test/ai/q.png")
+    assert splits_of(tmp_path / "genimage", "sd", "mj") == before
+    names = [
+        f"{split}/g1/{kind}/{number}.png"
+        for split in ("train", "test")
+        for kind in ("0_real", "1_fake")
+        for number in range(12)
+    ]
+    put(tmp_path / "forensynths", *names)
+    before = splits_of(tmp_path / "forensynths", "train/g1", "test/g1")
+    assert {split for _, split in before} == {"train", "val", "test"}
+    put(tmp_path / "forensynths", "val/g2/0_real/000.png")
+    assert splits_of(tmp_path / "forensynths", "train/g1", "test/g1") == before

@@ -169,3 +169,13 @@ def test_a_table_of_another_name_is_read_where_the_layout_says_so(folder: Path) 
     assert scan(path, "csv").column("path") == ["a.png"]
     with pytest.raises(DataError, match="is a file"):
         scan(path)
+
+
+def test_the_order_of_rows_decides_nothing(folder: Path) -> None:
+    rows = ["a.png,real,train,G", "b.png,real,test,G", "c.png,fake,,G"]
+    found = []
+    for order in (rows, rows[1::-1] + rows[2:]):
+        manifest = scan(table(folder, "path,label,split,group", *order))
+        found.append(dict(zip(manifest.column("path"), manifest.column("split"), strict=True)))
+    assert found[0] == found[1]
+    assert found[0]["c.png"] == "test"  # whatever else, it is not learned from

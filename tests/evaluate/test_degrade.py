@@ -111,3 +111,14 @@ def test_mistakes_are_explained(name: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(name)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["jpeg-7_5", "jpeg- 75", "resize-\u0662", "jpeg-+75", "blur-1e0"])
+def test_amounts_are_plain_numbers(name: str) -> None:
+    with pytest.raises(ConfigError, match="needs a"):
+        parse(name)
+
+
+def test_a_list_is_no_part_of_a_chain() -> None:
+    with pytest.raises(ConfigError, match="is a list of degradations"):
+        parse("quick+jpeg-75")

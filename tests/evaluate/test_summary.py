@@ -235,3 +235,13 @@ def test_a_mean_without_one_error_is_not_certain_either() -> None:
     mean = found(figures, "accuracy", group="unseen-mean", split="test")
     assert alone.value == mean.value == 1.0
     assert mean.low == pytest.approx(alone.low) and 0.8 < mean.low < 1
+
+
+def test_cats_and_dogs_are_no_domain_of_reals_and_fakes() -> None:
+    rows = table(20, ("a", "pets")).to_pylist()
+    for row in rows:
+        if row["domain"] == "pets":
+            row["label"] = {"real": "cat", "fake": "dog"}[row["label"]]
+    both = pa.Table.from_pylist(rows, schema=SCORES_SCHEMA)
+    with pytest.raises(DataError, match="several tasks"):
+        summarize(both, roles=Roles(["a"]), n_boot=10)

@@ -8,20 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from lydite.cli.study import tell_unscored
 from lydite.config import validate
+from lydite.data.images import ImageStore
 from lydite.data.manifest import Manifest
 from lydite.detector import Detector
-from lydite.errors import ConfigError, ResumeError
+from lydite.errors import ConfigError, DataError, ResumeError
 from lydite.evaluate.degrade import GRIDS
 from lydite.evaluate.degraded import degradations_of
 from lydite.evaluate.metrics import auc
 from lydite.evaluate.score import read_scores, score_detector
+from lydite.recipe import silent
 from lydite.report.html import write_report
 from lydite.study import scores as scoring
 from lydite.study.images import load_data
 from lydite.study.publish import publish
 from lydite.study.results import Result, read_results
 from lydite.study.run import StudyOptions, finished, run_study
+from lydite.study.scores import kept_scores, scored
 from lydite.study.spec import Study
 
 TINY = {"network": "lydite-small", "config": {"widths": [8, 16]}}
@@ -163,3 +167,54 @@ def test_names_are_checked_when_the_study_is_read(tiny_manifest: Manifest, tmp_p
     value = study.model_dump(mode="json") | {"degrade": ["jpg-75"]}
     with pytest.raises(ConfigError, match=r"`degrade`.*Did you mean 'jpeg-75'"):
         validate(Study, value, "Study")
+
+
+def test_files_that_were_not_there_are_tried_again(
+    done: tuple[Path, list[Result]], tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_manifest.root, tmp_path / "images")
+    images = Manifest(tiny_manifest.table, tmp_path / "images").select(split="test")
+    detector = Detector.load(done[0] / "out" / "detectors" / "BL")
+    place, names = tmp_path / "scores.parquet", ["none", "jpeg-75"]
+
+    def errors() -> list[str | None]:
+        store = ImageStore()
+        found = kept_scores(detector, images, names, place, images=store, progress=silent)
+        return list(found["error"].to_pylist())
+
+    lost = images.root / images.column("path")[0]
+    kept = lost.read_bytes()
+    lost.unlink()
+    assert [error for error in errors() if error] == ["missing", "missing"]
+    assert not scored(place, detector.card.digest, images.digest)
+    lost.write_bytes(kept)
+    assert errors() == [None] * 2 * len(images)
+    assert scored(place, detector.card.digest, images.digest)
+
+
+def test_images_without_a_score_are_counted_and_set_the_status(
+    done: tuple[Path, list[Result]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (result,) = done[1]
+    assert (result.unscored, tell_unscored([result])) == (0, 0)
+    figures = tuple(
+        f.model_copy(update={"value": 2.0})
+        if f.metric == "unreadable" and f.slice == {"domain": "two", "split": "test"}
+        else f
+        for f in result.figures
+    )
+    worse = result.model_copy(update={"figures": figures})
+    assert (worse.unscored, tell_unscored([result, worse])) == (2, 1)
+    assert "2 test images could not be scored" in capsys.readouterr().err
+
+
+def test_a_study_is_not_published_into_itself(done: tuple[Path, list[Result]]) -> None:
+    """Its results would no longer know their detector."""
+    out = done[0] / "out"
+    for place in (out / "detectors" / "BL", out / "new"):
+        with pytest.raises(DataError, match="lies inside the study"):
+            publish(out, "BL", place)
+    with pytest.raises(DataError, match="Unknown detector '..'"):
+        publish(out, "..", done[0] / "elsewhere")
+    with pytest.raises(DataError, match="no folder of a study"):
+        publish(out / "scores", "BL", done[0] / "elsewhere")

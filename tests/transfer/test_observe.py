@@ -171,3 +171,13 @@ def test_what_cannot_be_observed_is_refused(train: Manifest, tmp_path: Path) -> 
         observe(quantized, train)
     with pytest.raises(DataError, match="both classes"):
         observe(trained(LYDITE), train.select(label="real"))
+
+
+def test_crops_are_degraded_as_training_would(tiny_manifest: Manifest) -> None:
+    train = tiny_manifest.select(split="train")
+    detector = trained(LYDITE)
+    plain, worn = (
+        observe(detector, train, crops=8, settings=Adapt(place="auto", degrade=degrade))
+        for degrade in (None, {"jpeg": 1.0, "jpeg_quality": (40, 50)})
+    )
+    assert not np.array_equal(plain[0].gradients, worn[0].gradients)

@@ -149,3 +149,16 @@ def test_cases_that_do_not_fit_are_refused() -> None:
         compare_predictors([])
     with pytest.raises(DataError, match="the same ones"):
         compare_predictors([case(good=(1, 2, 3, 4)), case(other=(1, 2, 3, 4))])
+
+
+def test_cases_of_one_detector_are_no_independent_evidence() -> None:
+    """A predictor that is right about the first of two alike is right about the second as well."""
+    cases = [case((0.1, 0.2, 0.3, 0.4), target, good=(4, 3, 2, 1)) for target in "abc"]
+    alone, alike = (
+        permutation_p(cases, "good", units=units, n=20_000) for units in (None, ["d"] * 3)
+    )
+    assert alone == pytest.approx(1 / 24**3, abs=2e-4)
+    assert alike == pytest.approx(1 / 24, abs=5e-3)
+    assert permutation_p(cases, "good", units=list("abc"), n=500) == permutation_p(
+        cases, "good", n=500
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,7 +79,9 @@ def evaluate(
     if out is not None:
         require_target(out, "scores", option="--out", reads=[manifest])
     loaded = Detector.load(detector)
-    images = Manifest.read(manifest, root).select(split=split)
+    images, others = Manifest.read(manifest, root).select(split=split).of_one_task()
+    if others:
+        sys.stderr.write(f"{others} images that are neither real nor fake are left out.\n")
     strange = sorted(set(seen) - set(images.column("domain")))
     if strange:
         known = ", ".join(sorted(set(images.column("domain"))))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from lydite.cli.output import emit, progress_reporter
-from lydite.cli.study import plan_text
+from lydite.cli.study import plan_text, tell_unscored
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -31,7 +31,7 @@ def run(
     device: str = "auto",
     precision: str = "auto",
     json: Annotated[bool, Parameter(negative="")] = False,
-) -> None:
+) -> int:
     """Make a detector by a recipe from a manifest; export it and measure it on the test split.
 
     Killed or stopped, the same command goes on where it was.
@@ -77,10 +77,11 @@ def run(
     if dry_run:
         plan = plan_study(study, options)
         emit(plan.to_dict(), json, lambda: plan_text(plan))
-        return
+        return 0
     results = run_study(study, options)
     if not results:  # a helping process under torchrun
-        return
+        return 0
     detector = folder / "detectors" / made.name
     value = {"detector": str(detector), "result": results[0].model_dump(mode="json")}
     emit(value, json, lambda: f"{results_text(results)}\n\nDetector: {detector}")
+    return tell_unscored(results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,7 +58,9 @@ def spectra(
     if split is not None and split not in SPLITS:
         raise ConfigError(f"--split must be one of {', '.join(SPLITS)}. Got {split!r}.")
     with new_folder(out) as folder:
-        images = Manifest.read(manifest, root).readable()
+        images, others = Manifest.read(manifest, root).readable().of_one_task()
+        if others:
+            sys.stderr.write(f"{others} images that are neither real nor fake are left out.\n")
         images = images if split is None else images.select(split=split)
         found = mean_spectra(
             list(images.rows()),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,7 +35,7 @@ def study(
     device: str = "auto",
     precision: str = "auto",
     json: Annotated[bool, Parameter(negative="")] = False,
-) -> None:
+) -> int:
     """Run several recipes over one data set; write detectors, scores, results and a report.
 
     Killed or stopped, the same command goes on where it was.
@@ -73,15 +75,14 @@ def study(
         progress=progress_reporter(),
     )
     if spec.folds or spec.protocol:
-        _over_folds(spec, options, dry_run, json)
-        return
+        return _over_folds(spec, options, dry_run, json)
     if dry_run:
         plan = plan_study(spec, options)
         emit(plan.to_dict(), json, lambda: plan_text(plan))
-        return
+        return 0
     results = run_study(spec, options)
     if not results:  # a helping process under torchrun
-        return
+        return 0
     report = write_report(options.folder)
     value = {
         "folder": str(options.folder),
@@ -92,9 +93,22 @@ def study(
     parts = [results_text(results), spoken(options.folder, results)]
     parts.append(f"Report: {report.resolve().as_uri()}")
     emit(value, json, lambda: "\n\n".join(filter(None, parts)))
+    return tell_unscored(results)
 
 
-def _over_folds(spec: Study, options: StudyOptions, dry_run: bool, json: bool) -> None:
+def tell_unscored(results: Sequence[Result]) -> int:
+    """Say on stderr how many test images have no score; return the exit status."""
+    lost = max((result.unscored for result in results), default=0)
+    if not lost:
+        return 0
+    sys.stderr.write(
+        f"{lost} test images could not be scored; the figures are of the others. If their files "
+        "are back, the same command scores them.\n"
+    )
+    return 1
+
+
+def _over_folds(spec: Study, options: StudyOptions, dry_run: bool, json: bool) -> int:
     """Plan or run every fold; a protocol's folds are made of the data first."""
     from lydite.report.across import across_table
     from lydite.report.html import write_report
@@ -113,10 +127,10 @@ def _over_folds(spec: Study, options: StudyOptions, dry_run: bool, json: bool) -
                 value[fold.name]["fold"] = fold.model_dump(mode="json")
         parts = [folds_text(spec), *map(plan_text, plans.values())]
         emit(value, json, lambda: "\n\n".join(part for part in parts if part))
-        return
+        return 0
     folds = run_folds(spec, options)
     if not all(folds.values()):  # a helping process under torchrun
-        return
+        return 0
     for name in folds:
         write_report(options.folder / name)
     record = read_together(options.folder) if spec.protocol else None
@@ -132,6 +146,7 @@ def _over_folds(spec: Study, options: StudyOptions, dry_run: bool, json: bool) -
     probes = [f"{name}: {line}" for name, told in said.items() for line in told.splitlines()]
     parts = [text, "\n".join(probes), f"Report: {report.resolve().as_uri()}"]
     emit(made, json, lambda: "\n\n".join(filter(None, parts)))
+    return tell_unscored([result for found in folds.values() for result in found])
 
 
 def folds_text(spec: Study) -> str:

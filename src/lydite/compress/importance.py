@@ -106,7 +106,7 @@ class Gates:
         Losses compare between layers, so groups are not brought to one mean.
 
         Raises:
-            DataError: "domains", and there is one domain only.
+            DataError: "domains", and there is one domain only; or a gradient is not finite.
         """
         if score == "domains":
             strata = self.strata()
@@ -114,6 +114,11 @@ class Gates:
         else:
             rule = taylor_scores if score == "taylor" else fisher_scores
             found = {name: rule(gradients) for name, gradients in self.gradients.items()}
+        if not all(np.isfinite(values).all() for values in found.values()):
+            raise DataError(
+                f"`score: {score}`: a gradient of the loss is not finite, and would rank nothing. "
+                "The detector's weights are damaged, or its answers overflow."
+            )
         mean = float(np.concatenate(list(found.values())).mean())
         return {n: v / mean if mean > 0 else np.ones_like(v) for n, v in found.items()}
 

@@ -149,13 +149,19 @@ def _uniform_counts(sizes: Mapping[str, int], share: float) -> dict[str, float]:
 def _global_counts(
     scores: Mapping[str, Floats],
 ) -> Callable[[Mapping[str, int], float], dict[str, float]]:
-    """Return the rule that keeps a share of all channels, the best of one ranking."""
-    ranking = np.sort(np.concatenate(list(scores.values())))[::-1]
+    """Return the rule that keeps a share of all channels, the best of one ranking.
+
+    Channels of one score, dead ones say, go one after the other, from all groups alike: together
+    they could be half of the network.
+    """
+    values = np.concatenate(list(scores.values()))
+    group = np.repeat(np.arange(len(scores)), [v.size for v in scores.values()])
+    place = np.concatenate([np.arange(v.size) / max(v.size, 1) for v in scores.values()])
+    ranking = group[np.lexsort((place, -values))]
 
     def counts(_sizes: Mapping[str, int], share: float) -> dict[str, float]:
-        number = round(share * len(ranking))
-        threshold = ranking[number - 1] if number else np.inf
-        return {name: float((values >= threshold).sum()) for name, values in scores.items()}
+        kept = np.bincount(ranking[: round(share * ranking.size)], minlength=len(scores))
+        return dict(zip(scores, kept.astype(float).tolist(), strict=True))
 
     return counts
 

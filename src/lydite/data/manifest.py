@@ -128,6 +128,18 @@ class Manifest:
             mask = pc.and_(mask, pc.is_in(self.table[name], pa.array(options, pa.string())))
         return Manifest(self.table.filter(mask), self.root)
 
+    def of_one_task(self) -> tuple[Manifest, int]:
+        """Return the images of one pair of classes, and how many others were left out.
+
+        Where there are several pairs, real and fake are meant: cats and dogs, which a network may
+        begin with, are no answer to the question of what was generated.
+        """
+        there = set(self.column("label"))
+        if sum(bool(there & set(pair)) for pair in TASKS) < 2:
+            return self, 0
+        kept = self.select(label=TASKS[0])
+        return kept, len(self) - len(kept)
+
     def in_split(self, split: str) -> Manifest:
         """Return the same images, all of them filed under one split."""
         place = SCHEMA.get_field_index("split")

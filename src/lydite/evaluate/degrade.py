@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -82,6 +83,9 @@ CHAINS: dict[str, str] = {
     "repost": "social+screenshot+social",
 }
 #: lists with names
+#: how an amount is written
+_AMOUNT = re.compile(r"[0-9]+(\.[0-9]+)?|\.[0-9]+")
+
 GRIDS: dict[str, tuple[str, ...]] = {
     "quick": ("jpeg-75", "resize-0.75", "blur-1", "social"),
     "standard": (
@@ -173,6 +177,8 @@ def _part(word: str) -> Degradation:
         return Degradation(name=word, operations=parse(CHAINS[word]).operations)
     kind, _, amount = word.partition("-")
     if kind not in KINDS:
+        if word in GRIDS:
+            raise ConfigError(f"'{word}' is a list of degradations, and no part of a single one.")
         known = [f"{name}-{k.example:g}" for name, k in KINDS.items()]
         raise ConfigError(
             unknown_name("degradation", word, [*known, *CHAINS, *GRIDS])
@@ -188,10 +194,7 @@ def _amount(word: str, kind: Kind, text: str) -> float:
     Raises:
         ConfigError: not a number, or not one that is allowed.
     """
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
+    value = float(text) if _AMOUNT.fullmatch(text) else float("nan")
     if not kind.low <= value <= kind.high or (kind.whole and not value.is_integer()):
         what = "a whole number" if kind.whole else "a number"
         start = word.partition("-")[0]

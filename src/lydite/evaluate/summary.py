@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lydite.card import Figure, ScoreMeaning
+from lydite.data.manifest import TASKS
 from lydite.errors import DataError
 from lydite.evaluate import kernels
 from lydite.evaluate.degrade import NONE
@@ -101,6 +102,12 @@ def summarize(
     table = scores.filter(pc.equal(scores["split"], split))
     if not table.num_rows:
         raise DataError(f"There are no scores of the split '{split}'.")
+    labels = set(table["label"].to_pylist())
+    if sum(bool(labels & set(pair)) for pair in TASKS) > 1:
+        raise DataError(
+            f"These are scores of several tasks ({', '.join(sorted(labels))}), of which no mean is "
+            "taken. Select the labels of one."
+        )
     table = table if meaning is None else rescale(table, meaning)
     failed = _failures(table, roles)
     images = _arrays(table, meaning)

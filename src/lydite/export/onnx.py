@@ -68,7 +68,7 @@ def to_onnx(network: nn.Module, size: int) -> bytes:
         Bytes of the model: input "image" (batch, 3, S, S), output "logits" (batch, 2). Equal
         weights give equal bytes.
     """
-    with _evaluating(network), quiet():
+    with evaluating(network), quiet():
         model = translate(network, torch.zeros(2, 3, size, size))
     scopes = [_adapter_of(node) for node in model.graph.node]
     _strip_(model)
@@ -141,7 +141,7 @@ def _adapter_of(node: onnx.NodeProto) -> str:
 
 
 @contextlib.contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
     """Put a network into evaluation mode, and every module back into its own afterwards."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()

@@ -14,6 +14,7 @@ from lydite.data.manifest import Manifest
 from lydite.data.preprocess import normalize, prepare
 from lydite.detector import Detector
 from lydite.errors import DataError, ParityError
+from lydite.export.onnx import evaluating
 from lydite.predictor import Predictor
 
 Float32 = NDArray[np.float32]
@@ -147,13 +148,8 @@ def require_parity(parity: Parity, max_flips: float | None = None) -> Parity:
 def network_logits(detector: Detector, chunks: list[Float32]) -> Float32:
     """Return the network's logits (N, 2) for preprocessed tiles, in evaluation mode."""
     network = detector.network
-    training = network.training
-    network.eval()
-    try:
-        with torch.inference_mode():
-            return np.concatenate([network(torch.from_numpy(c)).numpy() for c in chunks])
-    finally:
-        network.train(training)
+    with evaluating(network), torch.inference_mode():
+        return np.concatenate([network(torch.from_numpy(c)).numpy() for c in chunks])
 
 
 def manifest_tiles(detector: Detector, manifest: Manifest, count: int, seed: int = 0) -> Float32:

@@ -183,7 +183,10 @@ def align(plan: AlignPlan, *, progress: Progress = silent, device: str = "auto")
             progress("twins", len(plan.photographs), len(plan.photographs), "already there")
             return done
         for left in plan.folder.rglob(f"{TEMPORARY_PREFIX}*"):  # of a run that was killed
-            left.unlink(missing_ok=True)
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
         _drop_damaged(plan)
         _require_room(plan)
         write_json(plan.folder / REQUEST_FILE, plan.request())

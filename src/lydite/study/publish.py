@@ -24,12 +24,20 @@ def publish(study: Path, name: str, out: Path, *, title: str | None = None) -> D
         The detector as written.
 
     Raises:
-        DataError: no such detector, no result of it, or no exported file.
+        DataError: no such study or detector, no result of it, no exported file, or `out` lies in
+            the study.
     """
     place = study / "detectors" / name
-    if not place.is_dir():
-        there = [p.name for p in (study / "detectors").glob("*") if p.is_dir()]
+    there = [p.name for p in (study / "detectors").glob("*") if p.is_dir()]
+    if not there:
+        folds = sorted(p.parent.name for p in study.glob("*/detectors"))
+        hint = f"Name one of its folds: {', '.join(folds)}." if folds else "Run a study first."
+        raise DataError(f"{study} is no folder of a study with detectors. {hint}")
+    if name not in there:
         raise DataError(unknown_name("detector", name, there))
+    if out.resolve().is_relative_to(study.resolve()):
+        # its card would have another digest, by which results know their detector
+        raise DataError(f"{out} lies inside the study {study}. Name a folder elsewhere.")
     detector = Detector.load(place)
     if ONNX_NAME not in (detector.files or {}):
         raise DataError(f"{place} holds no {ONNX_NAME}. Export it with: lydite export {place}")

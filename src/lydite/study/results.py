@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from lydite.card import Figure
 from lydite.config import Frozen, Sha256, validation_sentence
 from lydite.errors import DataError
+from lydite.evaluate.summary import UNREADABLE
 from lydite.files import read_json, write_json
 
 RESULT_VERSION = 1
@@ -134,6 +135,17 @@ class Result(Frozen):
     cost: Cost
     figures: tuple[Figure, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def unscored(self) -> int:
+        """How many test images, as they are, have no score."""
+        lost = [
+            figure.value or 0
+            for figure in self.figures
+            if figure.metric == UNREADABLE
+            and figure.slice == {"domain": figure.slice.get("domain"), "split": "test"}
+        ]
+        return int(sum(lost))
 
     def figure(self, metric: str, **where: str) -> Figure | None:
         """Return the figure of a metric on exactly this slice, or None."""

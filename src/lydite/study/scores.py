@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lydite.card import Figure
@@ -20,6 +21,9 @@ from lydite.evaluate.unseen import Roles
 from lydite.files import write_bytes
 from lydite.recipe import Progress
 
+#: why an image had no score that it may have at the next try
+PASSING = frozenset({"missing", "unreadable", "out-of-memory"})
+
 
 def kept_scores(
     detector: Detector,
@@ -33,7 +37,7 @@ def kept_scores(
     """Return a shipped detector's scores of images, after each degradation or as they are.
 
     They are written down after each; what is there already and belongs to the same detector and
-    images is not done again.
+    images is not done again, unless files could not be found or read then.
 
     Args:
         detector: with its exported file.
@@ -49,8 +53,11 @@ def kept_scores(
     mark = _mark(detector.card.digest, manifest.digest)
     kept = _kept(path, mark)
     for name in names:
-        if of_degradation(kept, name).num_rows:
+        there = of_degradation(kept, name)
+        if there.num_rows and not _passing(there):
             continue
+        if there.num_rows:
+            kept = kept.filter(pc.not_equal(kept["degradation"], name))
         scores = score_detector(
             detector,
             manifest,
@@ -96,8 +103,17 @@ def validation_figures(detector: Detector, scores: pa.Table, *, roles: Roles) ->
 
 
 def scored(path: Path, card: str, images: str) -> bool:
-    """Tell whether a file holds the scores of a detector, by its card's digest, of these images."""
-    return bool(_kept(path, _mark(card, images)).num_rows)
+    """Tell whether a file holds the scores of a detector, by its card's digest, of these images.
+
+    Scores that lack images whose files were not there, or were others, are worth another try.
+    """
+    there = _kept(path, _mark(card, images))
+    return bool(there.num_rows) and not _passing(there)
+
+
+def _passing(scores: pa.Table) -> bool:
+    """Tell whether some images have no score for a reason that may have passed."""
+    return bool(set(scores["error"].to_pylist()) & PASSING)
 
 
 def _mark(card: str, images: str) -> dict[str, str]:

@@ -30,6 +30,8 @@ from lydite.detector import Detector
 from lydite.errors import ConfigError
 from lydite.models.contract import Network, adapter_key
 from lydite.training.batches import Batches
+from lydite.training.labels import FromLabels
+from lydite.training.mixed import MixedBatches
 from lydite.training.settings import TrainSettings
 
 Float32 = NDArray[np.float32]
@@ -134,8 +136,9 @@ def observe(
     network = copy.deepcopy(detector.network).to(device).eval().requires_grad_(False)
 
     def batches(manifest: Manifest) -> Batches:
-        preprocess = detector.card.preprocess
-        return Batches(manifest.readable(), preprocess, settings, seed, store)
+        given = manifest.readable(), detector.card.preprocess, settings, seed, store
+        degrade = settings.degrade if isinstance(settings, FromLabels) else None
+        return Batches(*given) if degrade is None else MixedBatches(*given, degrade=degrade)
 
     drawn, others = batches(images), None if known is None else batches(known)
     total = crops * (1 if others is None else 2)
@@ -234,9 +237,9 @@ def _passes(batches: Batches, crops: int, device: str) -> Iterator[tuple[int, Te
     """Yield (crops so far, normalized images, targets) of the first crops that training draws."""
     for first in range(0, crops, BATCH):
         positions = range(first, min(first + BATCH, crops))
-        pixels, targets = batches.load(positions)
-        inputs = torch.from_numpy(normalize(pixels, batches.preprocess)).to(device)
-        yield positions.stop, inputs, torch.from_numpy(targets).to(device)
+        loaded = batches.fetch(positions)
+        inputs = torch.from_numpy(normalize(loaded.crops, batches.preprocess)).to(device)
+        yield positions.stop, inputs, torch.from_numpy(loaded.targets).to(device)
 
 
 def _collect(

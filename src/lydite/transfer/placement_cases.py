@@ -153,7 +153,12 @@ def regret(case: Case, rule: str) -> float | None:
 
 
 def permutation_p(
-    cases: Sequence[Case], predictor: str, *, n: int = N_PERMUTATIONS, seed: int = 0
+    cases: Sequence[Case],
+    predictor: str,
+    *,
+    units: Sequence[str] | None = None,
+    n: int = N_PERMUTATIONS,
+    seed: int = 0,
 ) -> float | None:
     """Return how often chance does as well as a predictor: a one-sided permutation test.
 
@@ -161,13 +166,22 @@ def permutation_p(
     rho over cases. The observed deal is counted with the drawn ones (Phipson and Smyth 2010), so p
     is never zero.
 
+    Args:
+        cases: with this predictor.
+        predictor: its name.
+        units: of every case, what it belongs to: cases of one unit, and of as many places, are
+            dealt out alike, as they are not independent; None is every case for itself.
+        n: number of deals.
+        seed: equal seeds deal equally.
+
     Returns:
         In (0, 1]; None where rho is defined in no case.
     """
     rng = np.random.default_rng(seed)
     observed, drawn = 0.0, np.zeros(n)
     defined = 0
-    for case in cases:
+    deals: dict[tuple[str | int, int], NDArray[np.intp]] = {}
+    for number, case in enumerate(cases):
         promised, measured = (
             _standard_ranks(values) for values in promised_and_measured(case, predictor)
         )
@@ -175,7 +189,11 @@ def permutation_p(
             continue
         defined += 1
         observed += float(promised @ measured)
-        drawn += rng.permuted(np.tile(measured, (n, 1)), axis=1) @ promised
+        unit = (units[number] if units is not None else number, measured.size)
+        if unit not in deals:
+            deals = {} if units is None else deals
+            deals[unit] = rng.permuted(np.tile(np.arange(measured.size), (n, 1)), axis=1)
+        drawn += measured[deals[unit]] @ promised
     if not defined:
         return None
     # equal sums may differ in their last digits

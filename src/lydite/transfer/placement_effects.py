@@ -91,9 +91,9 @@ def compare_predictors(
 
     Args:
         cases: one or more, with the same predictors.
-        together: what is drawn: cases that agree in these go together. All three: every case for
-            itself; ("source", "network"): all targets of one detector at once, which is honest
-            where a detector has several.
+        together: what is drawn, and dealt out by the test against chance: cases that agree in
+            these go together. All three: every case for itself; ("source", "network"): all targets
+            of one detector at once, which is honest where a detector has several.
         n_boot: number of replicates.
         n_permutations: of the test against chance.
         seed: equal seeds draw equal cases.
@@ -112,7 +112,7 @@ def compare_predictors(
             predictor=name,
             cases=sum(value is not None for value in columns["rho", name]),
             rho=found["rho", name],
-            p=permutation_p(cases, name, n=n_permutations, seed=seed),
+            p=permutation_p(cases, name, units=units, n=n_permutations, seed=seed),
             regret=found["regret", name],
             saved={rule: found[rule, name] for rule in FIXED},
         )

@@ -83,7 +83,7 @@ def audit(manifest: Manifest, *, seed: int = 0, progress: Progress | None = None
         *swapped,
         *_confound_findings(confounds),
         *checks.check_unreadable(manifest, errors),
-        *checks.check_classes(manifest),
+        *checks.check_classes(manifest, errors),
     ]
     rank = {"error": 0, "warning": 1, "note": 2}
     return AuditReport(
@@ -129,7 +129,7 @@ def _near_findings(duplicates: tuple[NearDuplicate, ...], cut_short: bool) -> li
                 "error",
                 count,
                 f"{count} pairs of images in different splits show the same picture (saved again, "
-                "scaled, flipped or cropped): scores on it are leaked.",
+                "scaled, mirrored left to right or cropped): scores on it are leaked.",
                 checks.some(f"{pair.first} = {pair.second}" for pair in duplicates),
             )
         )

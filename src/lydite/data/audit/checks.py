@@ -83,12 +83,15 @@ def check_unreadable(manifest: Manifest, errors: Sequence[str | None]) -> list[F
     ]
 
 
-def check_classes(manifest: Manifest) -> list[Finding]:
-    """Report splits in which one class is missing."""
+def check_classes(manifest: Manifest, errors: Sequence[str | None] = ()) -> list[Finding]:
+    """Report splits in which one class is missing, or has no image that can be used."""
     findings = []
     splits: dict[str, set[str]] = defaultdict(set)
-    for split, label in zip(manifest.column("split"), manifest.column("label"), strict=True):
-        splits[split].add(label)
+    bad = errors or [None] * len(manifest)
+    columns = (manifest.column("split"), manifest.column("label"), bad)
+    for split, label, error in zip(*columns, strict=True):
+        if not error:
+            splits[split].add(label)
     for split, labels in sorted(splits.items()):
         for pair in TASKS:
             present = labels & set(pair)
@@ -99,8 +102,8 @@ def check_classes(manifest: Manifest) -> list[Finding]:
                         "one-class",
                         "warning",
                         1,
-                        f"The split {split} holds only {only} images: nothing can be learned or "
-                        "measured on it alone.",
+                        f"The split {split} holds no usable images but {only}: nothing can be "
+                        "learned or measured on it alone.",
                         (split,),
                     )
                 )

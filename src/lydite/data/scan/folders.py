@@ -117,10 +117,12 @@ def _genimage(source: Source) -> list[Entry]:
             group = f"{generator}/{split or ''}/{stem_of(path)}"
         maker = generator if label == "fake" else "imagenet"
         entries.append(Entry(str(path), label, maker, generator, split, group))
-    if any(entry.split == "test" for entry in entries):
-        return entries
+    # as published: there, and in no folder beside it that somebody divided otherwise
+    tested = {entry.domain for entry in entries if entry.split == "test"}
     return [
-        dataclasses.replace(entry, split="test") if entry.split == "val" else entry
+        dataclasses.replace(entry, split="test")
+        if entry.split == "val" and entry.domain not in tested
+        else entry
         for entry in entries
     ]
 

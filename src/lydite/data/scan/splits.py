@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 
 from lydite.data.manifest import SPLITS
@@ -64,7 +65,11 @@ def assign_splits(
     if isinstance(split, str):
         return [dataclasses.replace(entry, split=split) for entry in entries]
     fractions = split or DEFAULT_FRACTIONS
-    known = {entry.group: entry.split for entry in entries if entry.split is not None}
+    known: dict[str, str] = {}
+    for entry in entries:
+        if entry.split is not None:  # of several the one that is learned from least
+            named = (entry.split, known.get(entry.group, entry.split))
+            known[entry.group] = max(named, key=SPLITS.index)
     return [
         entry
         if entry.split is not None
@@ -81,22 +86,28 @@ def with_validation(
     """Return the entries, a part of the training images being validation if nothing else is.
 
     That part is as large, beside what stays, as the fractions have it: an eighth unless they say
-    otherwise. Groups stay whole.
+    otherwise. Each domain is asked for itself. Groups stay whole: what stands in training images
+    of a domain that has validation images of its own stays there.
 
     Args:
         entries: each with a split.
         split: as in `assign_splits`; a split's name leaves all as it is.
         seed: likewise.
     """
-    if isinstance(split, str) or {entry.split for entry in entries} != {"train", "test"}:
+    if isinstance(split, str):
         return list(entries)
+    there: dict[str, set[str | None]] = defaultdict(set)
+    for entry in entries:
+        there[entry.domain].add(entry.split)
+    divided = {domain for domain, splits in there.items() if splits == {"train", "test"}}
+    fixed = {e.group for e in entries if e.split == "train" and e.domain not in divided}
     train, val, _ = split or DEFAULT_FRACTIONS
     if not train + val:
         return list(entries)
     share = val / (train + val)
     return [
         dataclasses.replace(entry, split=split_of(entry.group, (1 - share, share, 0.0), seed))
-        if entry.split == "train"
+        if entry.split == "train" and entry.domain in divided and entry.group not in fixed
         else entry
         for entry in entries
     ]
