@@ -145,6 +145,14 @@ class Step(Frozen):
         """
         return detector
 
+    def remarks(self, detector: Detector) -> tuple[str, ...]:
+        """Return what the plan should say of this step on such a detector.
+
+        Args:
+            detector: outline of what the step will start from.
+        """
+        return ()
+
     def run(self, parent: Detector, context: Context) -> Detector:
         """Return the changed detector; `parent` stays as it is."""
         raise NotImplementedError

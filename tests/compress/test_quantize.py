@@ -119,6 +119,14 @@ def test_order_is_checked() -> None:
         Quantize().check(stage)
 
 
+def test_a_plan_says_where_there_is_nothing_to_round() -> None:
+    step = Quantize(scheme="linear-int8")
+    assert "no linear layer" in step.remarks(Detector.start(TINY))[0]
+    student = Architecture(network="paper-student-0.44m", input_size=64)
+    assert step.remarks(Detector.start(student)) == ()
+    assert Quantize().remarks(Detector.start(TINY)) == ()
+
+
 def test_recipes_know_the_step() -> None:
     assert parse_step("quantize") == Quantize()
     step = parse_step({"quantize": {"scheme": "linear-int8"}})

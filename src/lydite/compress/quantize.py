@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
+from torch import nn
 
 from lydite.card import FULL_BITS, Quantization, ScoreMeaning, WeightBits
 from lydite.detector import Detector
@@ -82,6 +83,13 @@ class Quantize(Step):
         stage.quantized = True
         if self.scheme in NOTES:
             stage.notes.append(NOTES[self.scheme])
+
+    def remarks(self, detector: Detector) -> tuple[str, ...]:
+        """Say where there is nothing to round."""
+        modules = detector.network.modules()
+        if self.scheme != "linear-int8" or any(isinstance(m, nn.Linear) for m in modules):
+            return ()
+        return ("linear-int8 finds no linear layer here: the file stays as it is in float32.",)
 
     def run(self, parent: Detector, context: Context) -> Detector:
         """Return the detector with its quantization in the card.

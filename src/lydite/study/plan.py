@@ -257,6 +257,7 @@ def _check(
         stage.notes.clear()
         try:
             step.check(stage)
+            stage.notes += step.remarks(detector)
             after = step.outline(detector)
         except ConfigError as error:
             raise ConfigError(f"Recipe {recipe.name}: {error}") from error
