@@ -261,13 +261,16 @@ def test_what_cannot_be_written_in_a_folder_is_named_as_it_would_be(tmp_path: Pa
 
 
 def test_a_folder_in_which_nothing_came_of_the_work_is_not_left_behind(tmp_path: Path) -> None:
-    with lock_folder(tmp_path / "refused"):
+    with lock_folder(tmp_path / "refused", tidy=True):
         pass
     assert not (tmp_path / "refused").exists()
-    with lock_folder(tmp_path / "used"):
+    with lock_folder(tmp_path / "used", tidy=True):
         (tmp_path / "used" / "plan.json").write_bytes(b"{}")
     assert (tmp_path / "used" / "plan.json").exists()
+    with lock_folder(tmp_path / "kept"):
+        pass
+    assert (tmp_path / "kept").is_dir()
     (tmp_path / "mine").mkdir()
-    with lock_folder(tmp_path / "mine"):
+    with lock_folder(tmp_path / "mine", tidy=True):
         pass
     assert (tmp_path / "mine").is_dir()

@@ -266,11 +266,14 @@ def _swap(new: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path, *, tidy: bool = False) -> Iterator[None]:
     """Hold the one right to write in `folder` for the length of the block.
 
-    The lock is the operating system's, so that a killed process leaves none behind. A folder that
-    was made for the block, and in which nothing came of it, is gone afterwards.
+    The lock is the operating system's, so that a killed process leaves none behind.
+
+    Args:
+        folder: made where it is not there.
+        tidy: a folder that was made for the block, and in which nothing came of it, goes again.
 
     Raises:
         BusyError: another process holds it.
@@ -291,7 +294,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if new:
+        if tidy and new:
             with contextlib.suppress(OSError):
                 if [path.name for path in folder.iterdir()] == [LOCK]:
                     (folder / LOCK).unlink()

@@ -261,3 +261,11 @@ def test_a_jpeg_whose_table_has_zeros_is_checked_like_others(tmp_path: Path) -> 
     path.write_bytes(data)
     report = audit(manifest_of(tmp_path, [("odd.jpg", "real", "train", "odd")]))
     assert "unreadable" not in codes(report)
+
+
+def test_a_class_that_cannot_be_read_is_missing(tmp_path: Path) -> None:
+    save(photograph(1), tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"broken")
+    rows = [("a.png", "real", "test", "a"), ("b.png", "fake", "test", "b")]
+    (finding,) = [f for f in audit(manifest_of(tmp_path, rows)).findings if f.code == "one-class"]
+    assert "no usable images but real" in finding.message

@@ -177,7 +177,7 @@ def align(plan: AlignPlan, *, progress: Progress = silent, device: str = "auto")
         DataError: no photograph could be decoded.
     """
     require_device(device)
-    with lock_folder(plan.folder):
+    with lock_folder(plan.folder, tidy=True):
         done = _finished(plan)
         if done is not None:
             progress("twins", len(plan.photographs), len(plan.photographs), "already there")

@@ -101,7 +101,7 @@ def compress(
     source = Detector.load(detector)
     path, team = options.folder / RECORD, Team.current()
     if team.leads:  # latencies are measured once, by one process
-        with lock_folder(options.folder):  # the record is that of whoever works there
+        with lock_folder(options.folder, tidy=True):  # the record is that of whoever works there
             record = planned(path, source, request, options.progress, replace=options.replace)
             write_json(path, record.model_dump(mode="json"))
     team.agree(True)

@@ -104,7 +104,7 @@ def run_study(study: Study, options: StudyOptions) -> list[Result]:
     folder = options.folder
     if not Team.current().leads:
         return _help(study, options)
-    with lock_folder(folder):
+    with lock_folder(folder, tidy=True):
         data = load_data(study.data, options.data_folder, options.progress, renew=options.renew)
         plan = same_or_refuse(study, data.digests, options)
         done = finished(study, data, folder)

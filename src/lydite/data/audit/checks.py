@@ -86,24 +86,26 @@ def check_unreadable(manifest: Manifest, errors: Sequence[str | None]) -> list[F
 def check_classes(manifest: Manifest, errors: Sequence[str | None] = ()) -> list[Finding]:
     """Report splits in which one class is missing, or has no image that can be used."""
     findings = []
-    splits: dict[str, set[str]] = defaultdict(set)
+    named: dict[str, set[str]] = defaultdict(set)
+    usable: dict[str, set[str]] = defaultdict(set)
     bad = errors or [None] * len(manifest)
     columns = (manifest.column("split"), manifest.column("label"), bad)
     for split, label, error in zip(*columns, strict=True):
+        named[split].add(label)
         if not error:
-            splits[split].add(label)
-    for split, labels in sorted(splits.items()):
+            usable[split].add(label)
+    for split, labels in sorted(named.items()):
         for pair in TASKS:
-            present = labels & set(pair)
-            if len(present) == 1:
-                (only,) = present
+            present = usable[split] & set(pair)
+            if labels & set(pair) and len(present) < len(pair):
+                only = f"no usable images but {' '.join(present)}" if present else "no usable image"
                 findings.append(
                     Finding(
                         "one-class",
                         "warning",
                         1,
-                        f"The split {split} holds no usable images but {only}: nothing can be "
-                        "learned or measured on it alone.",
+                        f"The split {split} holds {only}: nothing can be learned or measured on it "
+                        "alone.",
                         (split,),
                     )
                 )
