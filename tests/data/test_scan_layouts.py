@@ -298,3 +298,12 @@ def test_an_unrelated_folder_leaves_the_splits_of_others_alone(tmp_path: Path) -
     assert {split for _, split in before} == {"train", "val", "test"}
     put(tmp_path / "forensynths", "val/g2/0_real/000.png")
     assert splits_of(tmp_path / "forensynths", "train/g1", "test/g1") == before
+
+
+def test_who_is_tested_on_others_alone_gets_validation_images_too(tmp_path: Path) -> None:
+    put(tmp_path, *(f"train/seen/{k}/{n}.png" for k in ("0_real", "1_fake") for n in range(30)))
+    trained = splits_of(tmp_path, "train/seen")
+    assert {split for _, split in trained} == {"train"}  # the other splits lie elsewhere
+    put(tmp_path, *(f"test/other/{k}/{n}.png" for k in ("0_real", "1_fake") for n in range(30)))
+    assert {split for _, split in splits_of(tmp_path, "train/seen")} == {"train", "val"}
+    assert {split for _, split in splits_of(tmp_path, "test/other")} == {"test"}

@@ -99,7 +99,9 @@ def with_validation(
     there: dict[str, set[str | None]] = defaultdict(set)
     for entry in entries:
         there[entry.domain].add(entry.split)
-    divided = {domain for domain, splits in there.items() if splits == {"train", "test"}}
+    if not any("test" in splits for splits in there.values()):  # a part of something larger
+        return list(entries)
+    divided = {domain for domain, splits in there.items() if "val" not in splits}
     fixed = {e.group for e in entries if e.split == "train" and e.domain not in divided}
     train, val, _ = split or DEFAULT_FRACTIONS
     if not train + val:
