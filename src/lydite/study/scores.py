@@ -105,7 +105,7 @@ def validation_figures(detector: Detector, scores: pa.Table, *, roles: Roles) ->
 def scored(path: Path, card: str, images: str) -> bool:
     """Tell whether a file holds the scores of a detector, by its card's digest, of these images.
 
-    Scores that lack images whose files were not there, or were others, are worth another try.
+    Scores that lack images for a reason in `PASSING` are worth another try.
     """
     there = _kept(path, _mark(card, images))
     return bool(there.num_rows) and not _passing(there)
